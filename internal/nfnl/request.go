@@ -1,0 +1,171 @@
+package nfnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Do sends one request and waits for its acknowledgement. Messages that come
+// before it are given to fn, which may be nil.
+//
+// It is right for requests whose answer carries NLM_F_MULTI without a
+// NLMSG_DONE, as those to a conntrack GET and GET_STATS do: what ends the
+// conversation is the acknowledgement alone.
+func (c *Conn) Do(ctx context.Context, req Message, fn func(Message) error) error {
+	req.Flags |= Ack
+	var answer error
+	err := c.exchange(ctx, []Message{req}, func(_ int, err error) { answer = err }, fn)
+	return errors.Join(err, answer)
+}
+
+// Batch sends requests, each acknowledged, in as few datagrams as is safe, and
+// tells the outcome of each: nil, or *Error. Requests are carried out in order
+// and independently: one that is refused does not stop the next. The error
+// returned tells why the conversation itself broke off; the outcome of the
+// requests not told is then unknown.
+func (c *Conn) Batch(ctx context.Context, reqs []Message, outcome func(i int, err error)) error {
+	for i := range reqs {
+		reqs[i].Flags |= Ack
+	}
+	for start := 0; start < len(reqs); {
+		end := chunk(reqs, start)
+		tell := func(i int, err error) { outcome(start+i, err) }
+		if err := c.exchange(ctx, reqs[start:end], tell, nil); err != nil {
+			return fmt.Errorf("after %d of %d requests: %w", start, len(reqs), err)
+		}
+		start = end
+	}
+	return nil
+}
+
+// Transaction sends requests that the kernel takes all or none (nftables,
+// between NFNL_MSG_BATCH_BEGIN and _END, which the caller includes). Those
+// flagged Ack are waited for. The first refusal is returned with the index of
+// its request in a *BatchError.
+func (c *Conn) Transaction(ctx context.Context, reqs []Message) error {
+	var first error
+	err := c.exchange(ctx, reqs, func(i int, err error) {
+		if err != nil && first == nil {
+			first = &BatchError{Index: i, Err: err}
+		}
+	}, nil)
+	return errors.Join(first, err)
+}
+
+// BatchError is the refusal of one request of a transaction.
+type BatchError struct {
+	Index int
+	Err   error
+}
+
+func (e *BatchError) Error() string { return fmt.Sprintf("message %d: %v", e.Index, e.Err) }
+
+func (e *BatchError) Unwrap() error { return e.Err }
+
+const (
+	// maxBatch requests are answered before the next are sent. An answer is
+	// charged about 768 bytes to the receive buffer, 208 KiB by default, and
+	// more with an extended acknowledgement; beyond it the kernel drops
+	// answers (ENOBUFS).
+	maxBatch = 128
+	// maxSend bytes fit the default send buffer with room to spare.
+	maxSend = 64 << 10
+)
+
+func chunk(reqs []Message, start int) int {
+	size := 0
+	for i := start; i < len(reqs); i++ {
+		size += headerLen + align(len(reqs[i].Data))
+		if i > start && (i-start == maxBatch || size > maxSend) {
+			return i
+		}
+	}
+	return len(reqs)
+}
+
+// exchange sends reqs in one datagram and reads until each that asked for an
+// acknowledgement has got it.
+func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, error), fn func(Message) error) (err error) {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	l, err := c.acquire(false)
+	if err != nil {
+		return err
+	}
+	stop := l.guard(ctx)
+	clean := false
+	defer func() { c.release(l, stop() && clean) }()
+	first, err := l.send(reqs...)
+	if err != nil {
+		return explain(ctx, err)
+	}
+	a := answers{first: first, reqs: reqs, outcome: outcome, fn: fn}
+	for _, m := range reqs {
+		if m.Flags&Ack != 0 {
+			a.want++
+		}
+	}
+	for a.want > 0 {
+		b, err := l.receive()
+		if err != nil {
+			return explain(ctx, err)
+		}
+		if err := a.take(b); err != nil {
+			return err
+		}
+	}
+	clean = true
+	return nil
+}
+
+// answers collects the acknowledgements of one exchange.
+type answers struct {
+	first   uint32
+	reqs    []Message
+	want    int
+	outcome func(int, error)
+	fn      func(Message) error
+}
+
+func (a *answers) take(b []byte) error {
+	for len(b) > 0 {
+		h, data, rest, err := split(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		i := h.seq - a.first
+		if uint64(i) >= uint64(len(a.reqs)) {
+			continue
+		}
+		if err := a.message(int(i), h, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *answers) message(i int, h header, data []byte) error {
+	switch h.typ {
+	case typeError:
+		err := parseError(h.flags, data)
+		if errors.Is(err, ErrTruncated) {
+			return err
+		}
+		a.outcome(i, err)
+		a.want--
+		if err != nil && a.reqs[i].Flags&Ack == 0 {
+			a.want = 0 // a batch refused as a whole answers on its first message
+		}
+	case typeOverrun:
+		return ErrOverrun
+	case typeDone:
+	default:
+		if a.fn != nil {
+			return a.fn(Message{Type: h.typ, Flags: h.flags, Data: data})
+		}
+	}
+	return nil
+}
