@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -32,6 +31,8 @@ type Socket interface {
 	Receive(b []byte) (int, error)
 	// SetReadDeadline wakes and bounds Receive.
 	SetReadDeadline(t time.Time) error
+	// SetReadBuffer sizes the kernel's receive buffer.
+	SetReadBuffer(bytes int) error
 	// Join makes the socket a member of a multicast group.
 	Join(group uint32) error
 	// Drops returns how many datagrams the kernel dropped on this socket.
@@ -44,11 +45,6 @@ type Config struct {
 	// NetNS is the path of the network namespace, such as /run/netns/blue or
 	// /proc/1234/ns/net; empty is the namespace of the calling thread.
 	NetNS string
-	// ReadBuffer is the kernel's receive buffer for the sockets of Listen, in
-	// bytes; 0 leaves the system's default. Above net.core.rmem_max it takes
-	// CAP_NET_ADMIN in the initial user namespace; without it the buffer is
-	// as large as the limit allows.
-	ReadBuffer int
 }
 
 // Conn talks one netlink family in one network namespace. It is safe for
@@ -186,16 +182,11 @@ func (l *link) receive() ([]byte, error) {
 	return l.buf[:n], nil
 }
 
-// explain turns the errors of a broken-off wait into the documented ones: the
-// context's, or net.ErrClosed.
+// explain turns the error of a wait that the context broke off into the
+// context's.
 func explain(ctx context.Context, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
+	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		return context.Cause(ctx)
-	case errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADF):
-		return net.ErrClosed
 	}
 	return err
 }

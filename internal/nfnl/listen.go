@@ -20,11 +20,23 @@ func (e *Overrun) Error() string {
 
 func (e *Overrun) Unwrap() error { return ErrOverrun }
 
+// ListenConfig is what to listen to.
+type ListenConfig struct {
+	Groups []uint32
+	// ReadBuffer is the kernel's receive buffer in bytes; 0 leaves the
+	// system's default. Above net.core.rmem_max it takes CAP_NET_ADMIN in the
+	// initial user namespace; without it the buffer is as large as the limit
+	// allows.
+	ReadBuffer int
+	// Ready, if not nil, is called once the groups are joined: what happens
+	// from then on is seen.
+	Ready func()
+}
+
 // Listen joins multicast groups and yields what the kernel sends to them, on a
-// socket of its own. ready, if not nil, is called once the groups are joined:
-// what happens from then on is seen. An *Overrun is a fact to note, after which
-// ranging goes on; any other error is the last.
-func (c *Conn) Listen(ctx context.Context, groups []uint32, ready func()) iter.Seq2[Message, error] {
+// socket of its own. An *Overrun is a fact to note, after which ranging goes
+// on; any other error is the last.
+func (c *Conn) Listen(ctx context.Context, cfg ListenConfig) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		if ctx.Err() != nil {
 			yield(Message{}, context.Cause(ctx))
@@ -37,17 +49,29 @@ func (c *Conn) Listen(ctx context.Context, groups []uint32, ready func()) iter.S
 		}
 		stop := l.guard(ctx)
 		defer func() { stop(); c.release(l, false) }()
-		for _, g := range groups {
-			if err := l.sock.Join(g); err != nil {
-				yield(Message{}, explain(ctx, fmt.Errorf("join multicast group %d: %w", g, err)))
-				return
-			}
+		if err := l.join(cfg); err != nil {
+			yield(Message{}, explain(ctx, err))
+			return
 		}
-		if ready != nil {
-			ready()
+		if cfg.Ready != nil {
+			cfg.Ready()
 		}
 		l.listen(ctx, yield)
 	}
+}
+
+func (l *link) join(cfg ListenConfig) error {
+	if cfg.ReadBuffer > 0 {
+		if err := l.sock.SetReadBuffer(cfg.ReadBuffer); err != nil {
+			return fmt.Errorf("receive buffer of %d bytes: %w", cfg.ReadBuffer, err)
+		}
+	}
+	for _, g := range cfg.Groups {
+		if err := l.sock.Join(g); err != nil {
+			return fmt.Errorf("join multicast group %d: %w", g, err)
+		}
+	}
+	return nil
 }
 
 func (l *link) listen(ctx context.Context, yield func(Message, error) bool) {

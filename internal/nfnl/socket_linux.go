@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -27,7 +29,7 @@ func Dial(family int, cfg *Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := NewConn(func() (Socket, error) { return dialSocket(family, ns, cfg.ReadBuffer) })
+	c, err := NewConn(func() (Socket, error) { return dialSocket(family, ns) })
 	if err != nil {
 		return nil, errors.Join(err, ns.close())
 	}
@@ -77,8 +79,9 @@ func (ns *namespace) current() bool {
 
 // socket is a netlink socket of the kernel.
 type socket struct {
-	conn *netlink.Conn
-	raw  syscall.RawConn
+	conn   *netlink.Conn
+	raw    syscall.RawConn
+	closed atomic.Bool
 
 	// The arguments and results of one receive; recv is made once, so that
 	// receiving allocates nothing.
@@ -89,7 +92,7 @@ type socket struct {
 	recv func(fd uintptr) bool
 }
 
-func dialSocket(family int, ns *namespace, readBuffer int) (Socket, error) {
+func dialSocket(family int, ns *namespace) (Socket, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cfg := &netlink.Config{}
@@ -102,7 +105,7 @@ func dialSocket(family int, ns *namespace, readBuffer int) (Socket, error) {
 	}
 	s := &socket{conn: conn}
 	s.recv = s.recvfrom
-	if err := s.setup(readBuffer); err != nil {
+	if err := s.setup(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return s, nil
@@ -118,17 +121,14 @@ func dialError(family int, ns *namespace, entered bool, err error) error {
 	return err
 }
 
-func (s *socket) setup(readBuffer int) (err error) {
+func (s *socket) setup() (err error) {
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
 		return err
 	}
 	// Both date from Linux 4.3 and 4.12; without them errors say less.
 	_ = s.conn.SetOption(netlink.CapAcknowledge, true)
 	_ = s.conn.SetOption(netlink.ExtendedAcknowledge, true)
-	if readBuffer > 0 {
-		err = s.conn.SetReadBuffer(readBuffer) // tries SO_RCVBUFFORCE first
-	}
-	return err
+	return nil
 }
 
 func (s *socket) Send(b []byte) error {
@@ -138,9 +138,18 @@ func (s *socket) Send(b []byte) error {
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	if werr != nil {
-		return werr
+		return s.explain(werr)
 	}
 	return os.NewSyscallError("sendto", err)
+}
+
+// explain names the error of a socket that was closed: the runtime's own
+// answers to no exported one.
+func (s *socket) explain(err error) error {
+	if err != nil && s.closed.Load() {
+		return net.ErrClosed
+	}
+	return err
 }
 
 func (s *socket) Receive(b []byte) (int, error) {
@@ -149,7 +158,7 @@ func (s *socket) Receive(b []byte) (int, error) {
 		err := s.raw.Read(s.recv)
 		switch {
 		case err != nil:
-			return 0, err
+			return 0, s.explain(err)
 		case errors.Is(s.err, unix.ENOBUFS):
 			return 0, ErrOverrun
 		case s.err != nil:
@@ -177,7 +186,10 @@ func (s *socket) recvfrom(fd uintptr) bool {
 
 func (s *socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
 
-func (s *socket) Join(group uint32) error { return s.conn.JoinGroup(group) }
+// SetReadBuffer tries SO_RCVBUFFORCE first.
+func (s *socket) SetReadBuffer(bytes int) error { return s.explain(s.conn.SetReadBuffer(bytes)) }
+
+func (s *socket) Join(group uint32) error { return s.explain(s.conn.JoinGroup(group)) }
 
 func (s *socket) Drops() (uint32, error) {
 	const skMeminfoDrops = 8 // SK_MEMINFO_DROPS
@@ -194,4 +206,7 @@ func (s *socket) Drops() (uint32, error) {
 	return info[skMeminfoDrops], err
 }
 
-func (s *socket) Close() error { return s.conn.Close() }
+func (s *socket) Close() error {
+	s.closed.Store(true)
+	return s.conn.Close()
+}

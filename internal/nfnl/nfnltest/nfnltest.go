@@ -140,6 +140,8 @@ func (s *socket) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
+func (s *socket) SetReadBuffer(int) error { return nil }
+
 func (s *socket) Join(group uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,48 @@
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+)
+
+// ErrOverrun tells that events were lost because the receive buffer was full.
+// It is reported among the events, and the stream goes on after it.
+var ErrOverrun = nfnl.ErrOverrun
+
+// OpError is a failed operation. What it wraps answers errors.Is for
+//
+//   - fs.ErrNotExist: no such entry, or Config.NetNS is gone
+//   - fs.ErrExist: Create met an entry of the same tuple
+//   - fs.ErrPermission: CAP_NET_ADMIN is missing
+//   - errors.ErrUnsupported: the kernel has no ctnetlink, or not this part
+//   - net.ErrClosed: the Conn was closed
+//   - the context's error, and the kernel's errno
+type OpError struct {
+	Op  string // "dump", "get", "delete", …
+	Err error
+}
+
+func (e *OpError) Error() string { return "conntrack: " + e.Op + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// opError wraps err; nil stays nil. It adds what the errno alone does not
+// tell: the capability, or the module.
+func opError(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EPERM):
+		err = fmt.Errorf("%w: needs CAP_NET_ADMIN in the user namespace that owns the network namespace "+
+			"(run as root, or: setcap cap_net_admin+ep PROGRAM)", err)
+	case op == "dump" && errors.Is(err, syscall.EINVAL):
+		// nfnetlink_rcv_msg answers EINVAL for a subsystem that is not there.
+		err = fmt.Errorf("%w: no ctnetlink in this kernel: %w (modprobe nf_conntrack_netlink)",
+			err, errors.ErrUnsupported)
+	}
+	return &OpError{Op: op, Err: err}
+}

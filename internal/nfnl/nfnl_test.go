@@ -1,0 +1,493 @@
+package nfnl_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
+)
+
+var request = nfnl.Message{Type: 0x101, Data: []byte{2, 0, 0, 0}}
+
+// collect runs a sequence to its end and returns the payloads and the error.
+func collect(t *testing.T, c *nfnl.Conn) (payloads []string, last error) {
+	t.Helper()
+	for m, err := range c.Dump(t.Context(), request) {
+		if err != nil {
+			last = err
+			continue
+		}
+		payloads = append(payloads, string(m.Data))
+	}
+	return payloads, last
+}
+
+func TestDump(t *testing.T) {
+	data := func(r nfnltest.Request, s string) []byte {
+		return nfnltest.Message(0x100, nfnl.Multi, r.Seq, []byte(s))
+	}
+	tests := []struct {
+		name   string
+		answer nfnltest.Handler
+		want   []string
+		err    error
+	}{
+		{
+			name: "several messages in several datagrams",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{slices.Concat(data(r, "a"), data(r, "bb")), data(r, "ccccc"), nfnltest.Done(r.Seq, 0)}
+			},
+			want: []string{"a", "bb", "ccccc"},
+		},
+		{
+			name: "messages of another conversation are skipped",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{nfnltest.Done(r.Seq-1, 0), nfnltest.Message(0x100, 0, r.Seq+7, []byte("x")),
+					slices.Concat(data(r, "a"), nfnltest.Done(r.Seq, 0))}
+			},
+			want: []string{"a"},
+		},
+		{
+			name: "errno inside DONE",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{data(r, "a"), nfnltest.Done(r.Seq, syscall.ENOENT)}
+			},
+			want: []string{"a"}, err: fs.ErrNotExist,
+		},
+		{
+			name: "refused",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{nfnltest.Acknowledge(r, syscall.EPERM, "", 0)}
+			},
+			err: fs.ErrPermission,
+		},
+		{
+			name: "a message longer than its datagram",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{slices.Concat(data(r, "a"), data(r, "bbbbbbbb")[:20])}
+			},
+			want: []string{"a"}, err: nfnl.ErrTruncated,
+		},
+		{
+			name: "a header cut short",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{data(r, "")[:12]}
+			},
+			err: nfnl.ErrTruncated,
+		},
+		{
+			name: "a datagram larger than the buffer",
+			answer: func(r nfnltest.Request) [][]byte {
+				return [][]byte{data(r, strings.Repeat("x", nfnl.BufferSize))}
+			},
+			err: nfnl.ErrTruncated,
+		},
+		{
+			name:   "overrun",
+			answer: func(nfnltest.Request) [][]byte { return [][]byte{nil} },
+			err:    nfnl.ErrOverrun,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _ := nfnltest.Dial(tt.answer)
+			defer c.Close()
+			got, err := collect(t, c)
+			if !slices.Equal(got, tt.want) || !errors.Is(err, tt.err) || (tt.err == nil) != (err == nil) {
+				t.Errorf("got %q, %v; want %q, %v", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+// TestRequestInsideDump makes a request while a dump is being read: the two
+// must not wait for each other, and a socket is used again afterwards.
+func TestRequestInsideDump(t *testing.T) {
+	c, peer := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		if r.Flags&nfnl.DumpAll == nfnl.DumpAll {
+			return [][]byte{nfnltest.Message(0x100, 0, r.Seq, nil), nfnltest.Message(0x100, 0, r.Seq, nil), nfnltest.Done(r.Seq, 0)}
+		}
+		return [][]byte{nfnltest.Acknowledge(r, 0, "", 0)}
+	})
+	defer c.Close()
+	rows := 0
+	for range 3 {
+		for _, err := range c.Dump(t.Context(), request) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows++
+			if err := c.Do(t.Context(), request, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if rows != 6 || peer.Sockets() != 2 {
+		t.Errorf("%d rows over %d sockets, want 6 over 2", rows, peer.Sockets())
+	}
+}
+
+func TestBreakingOffADumpLeavesNothing(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		return [][]byte{nfnltest.Message(0x100, 0, r.Seq, nil), nfnltest.Message(0x100, 0, r.Seq, []byte("late")), nfnltest.Done(r.Seq, 0)}
+	})
+	defer c.Close()
+	for range c.Dump(t.Context(), request) {
+		break
+	}
+	if got, err := collect(t, c); err != nil || len(got) != 2 {
+		t.Errorf("after a broken-off dump: %q, %v; want 2 rows", got, err)
+	}
+}
+
+// TestDoWithMultiAnswer is the conversation that hangs mdlayher/netlink from
+// v1.10 on: a reply flagged NLM_F_MULTI, and no NLMSG_DONE.
+func TestDoWithMultiAnswer(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		return [][]byte{nfnltest.Message(0x100, nfnl.Multi, r.Seq, []byte("row")), nfnltest.Acknowledge(r, 0, "", 0)}
+	})
+	defer c.Close()
+	var got []string
+	err := c.Do(t.Context(), request, func(m nfnl.Message) error {
+		got = append(got, string(m.Data))
+		return nil
+	})
+	if err != nil || !slices.Equal(got, []string{"row"}) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestExtendedAcknowledge(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		return [][]byte{nfnltest.Acknowledge(r, syscall.EINVAL, "bad attribute", 68)}
+	})
+	defer c.Close()
+	err := c.Do(t.Context(), request, nil)
+	kernel, ok := errors.AsType[*nfnl.Error](err)
+	if !ok || *kernel != (nfnl.Error{Errno: syscall.EINVAL, Text: "bad attribute", Offset: 68}) {
+		t.Fatalf("got %#v", err)
+	}
+	if want := "invalid argument: bad attribute (at byte 68 of the request)"; kernel.Error() != want {
+		t.Errorf("got %q, want %q", kernel, want)
+	}
+}
+
+// TestUncappedAcknowledge is what a kernel without NETLINK_CAP_ACK sends: the
+// whole request comes back before the extended acknowledgement.
+func TestUncappedAcknowledge(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		data := binary.NativeEndian.AppendUint32(nil, ^uint32(syscall.EEXIST)+1)
+		data = append(data, nfnltest.Message(r.Type, r.Flags, r.Seq, r.Data)...)
+		ext := nfnl.NewBuilder(0, 0)
+		ext.String(1, "there already")
+		return [][]byte{nfnltest.Message(2, 0x200, r.Seq, append(data, ext.Message().Data...))}
+	})
+	defer c.Close()
+	err := c.Do(t.Context(), request, nil)
+	if kernel, ok := errors.AsType[*nfnl.Error](err); !ok || kernel.Text != "there already" || !errors.Is(err, fs.ErrExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBatch(t *testing.T) {
+	const n = 1000
+	sends := 0
+	lastSeq := uint32(0)
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		if r.Seq != lastSeq+1 {
+			sends++
+		}
+		lastSeq = r.Seq
+		if r.Data[0]%10 == 3 {
+			return [][]byte{nfnltest.Acknowledge(r, syscall.ENOENT, "", 0)}
+		}
+		return [][]byte{nfnltest.Acknowledge(r, 0, "", 0)}
+	})
+	defer c.Close()
+	reqs := make([]nfnl.Message, n)
+	for i := range reqs {
+		reqs[i] = nfnl.Message{Type: 1, Flags: nfnl.Request, Data: []byte{byte(i % 250)}}
+	}
+	told := make([]int, n)
+	err := c.Batch(t.Context(), reqs, func(i int, err error) {
+		told[i]++
+		if (i%250)%10 == 3 != errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("request %d: %v", i, err)
+		}
+	})
+	if err != nil || slices.Min(told) != 1 || slices.Max(told) != 1 {
+		t.Errorf("err %v; told between %d and %d times, want once", err, slices.Min(told), slices.Max(told))
+	}
+}
+
+func TestBatchBreaksOff(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte { return [][]byte{nil} })
+	defer c.Close()
+	err := c.Batch(t.Context(), []nfnl.Message{request}, func(int, error) { t.Error("told an outcome") })
+	if !errors.Is(err, nfnl.ErrOverrun) || !strings.Contains(err.Error(), "after 0 of 1 requests") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTransaction(t *testing.T) {
+	begin, end := nfnl.Message{Type: 0x10}, nfnl.Message{Type: 0x11}
+	body := nfnl.Message{Type: 0xa00, Flags: nfnl.Request | nfnl.Ack}
+	for name, tt := range map[string]struct {
+		fail  uint16
+		index int
+	}{"whole": {fail: 0x10, index: 0}, "one message": {fail: 0xa00, index: 1}} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+				switch {
+				case r.Type == tt.fail:
+					return [][]byte{nfnltest.Acknowledge(r, syscall.EOPNOTSUPP, "", 0)}
+				case r.Flags&nfnl.Ack != 0 && tt.fail != 0x10:
+					return [][]byte{nfnltest.Acknowledge(r, 0, "", 0)}
+				}
+				return nil
+			})
+			defer c.Close()
+			err := c.Transaction(t.Context(), []nfnl.Message{begin, body, body, end})
+			batch, ok := errors.AsType[*nfnl.BatchError](err)
+			if !ok || batch.Index != tt.index || !errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestListen(t *testing.T) {
+	c, peer := nfnltest.Dial(nil)
+	defer c.Close()
+	event := func(s string) []byte { return nfnltest.Message(0x100, 0, 0, []byte(s)) }
+	cfg := nfnl.ListenConfig{Groups: []uint32{1, 3}, Ready: func() {
+		go peer.Multicast(3, event("a"), nil, slices.Concat(event("b"), event("c")))
+	}}
+	var got []string
+	for m, err := range c.Listen(t.Context(), cfg) {
+		if over, ok := errors.AsType[*nfnl.Overrun](err); ok && errors.Is(err, nfnl.ErrOverrun) {
+			got = append(got, over.Error())
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(m.Data))
+		if len(got) == 4 {
+			break
+		}
+	}
+	want := []string{"a", "netlink receive buffer overrun: messages were lost (1 datagrams so far)", "b", "c"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestCloseAndCancel ends every kind of conversation while it waits.
+func TestCloseAndCancel(t *testing.T) {
+	cause := errors.New("the operator's reason")
+	talks := map[string]func(context.Context, *nfnl.Conn) error{
+		"do": func(ctx context.Context, c *nfnl.Conn) error { return c.Do(ctx, request, nil) },
+		"dump": func(ctx context.Context, c *nfnl.Conn) (last error) {
+			for _, err := range c.Dump(ctx, request) {
+				last = err
+			}
+			return last
+		},
+		"listen": func(ctx context.Context, c *nfnl.Conn) (last error) {
+			for _, err := range c.Listen(ctx, nfnl.ListenConfig{Groups: []uint32{1}}) {
+				last = err
+			}
+			return last
+		},
+		"batch": func(ctx context.Context, c *nfnl.Conn) error {
+			return c.Batch(ctx, []nfnl.Message{request}, func(int, error) {})
+		},
+	}
+	for name, talk := range talks {
+		t.Run(name, func(t *testing.T) {
+			silent := func(nfnltest.Request) [][]byte { return nil }
+
+			c, _ := nfnltest.Dial(silent)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
+			if err := talk(ctx, c); !errors.Is(err, cause) {
+				t.Errorf("cancelled while waiting: %v", err)
+			}
+			if err := talk(ctx, c); !errors.Is(err, cause) {
+				t.Errorf("cancelled before: %v", err)
+			}
+
+			time.AfterFunc(10*time.Millisecond, func() { _ = c.Close() })
+			if err := talk(t.Context(), c); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("closed while waiting: %v", err)
+			}
+			if err := talk(t.Context(), c); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("closed before: %v", err)
+			}
+			if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("closed twice: %v", err)
+			}
+		})
+	}
+}
+
+func TestDumpAllocatesNothingPerMessage(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		var d []byte
+		for range 500 {
+			d = append(d, nfnltest.Message(0x100, 0, r.Seq, []byte("some payload"))...)
+		}
+		return [][]byte{d, d, nfnltest.Done(r.Seq, 0)}
+	})
+	defer c.Close()
+	dump := func(limit int) float64 {
+		return testing.AllocsPerRun(5, func() {
+			n := 0
+			for _, err := range c.Dump(t.Context(), request) {
+				if n++; err != nil || n == limit {
+					break
+				}
+			}
+		})
+	}
+	if few, all := dump(1), dump(1001); all > few {
+		t.Errorf("%v allocations for 1000 messages, %v for 1", all, few)
+	}
+}
+
+func TestBuilderRefusesLongValues(t *testing.T) {
+	c, _ := nfnltest.Dial(nil)
+	defer c.Close()
+	long := nfnl.NewBuilder(1, 0)
+	long.Bytes(7, make([]byte, 1<<16))
+	nested := nfnl.NewBuilder(1, 0)
+	nested.Nested(8, func() {
+		nested.Bytes(1, make([]byte, 40000))
+		nested.Bytes(2, make([]byte, 40000))
+	})
+	for want, b := range map[string]*nfnl.Builder{
+		"netlink attribute 7: 65540 bytes": long, "netlink attribute 8: 80012 bytes": nested,
+	} {
+		if err := c.Do(t.Context(), b.Message(), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// TestRoundTrip writes each kind of attribute and walks it back.
+func TestRoundTrip(t *testing.T) {
+	b := nfnl.NewNetfilter(1, 2, nfnl.Ack, 10)
+	b.U8(1, 0x12)
+	b.U16(2, 0x1234)
+	b.U32(3, 0x12345678)
+	b.U64(4, 0x123456789abcdef0)
+	b.HostU32(5, 0x12345678)
+	b.String(6, "word")
+	b.Bytes(7, []byte{1, 2, 3, 4, 5})
+	b.Flag(8)
+	b.Nested(9, func() { b.U8(1, 9) })
+	m := b.Message()
+	if m.Type != 0x102 || m.Flags != nfnl.Request|nfnl.Ack || !bytes.Equal(m.Data[:4], []byte{10, 0, 0, 0}) {
+		t.Fatalf("header: %+v", m)
+	}
+	order := uint16(0)
+	a := nfnl.Walk(m.Data[4:])
+	for a.Next() {
+		if order++; a.Type != order {
+			t.Fatalf("attribute %d in place %d", a.Type, order)
+		}
+		ok := true
+		switch a.Type {
+		case 1:
+			ok = a.U8() == 0x12
+		case 2:
+			ok = a.U16() == 0x1234
+		case 3:
+			ok = a.U32() == 0x12345678
+		case 4:
+			ok = a.U64() == 0x123456789abcdef0
+		case 5:
+			ok = a.HostU32() == 0x12345678
+		case 6:
+			ok = a.String() == "word"
+		case 7:
+			ok = bytes.Equal(a.Value, []byte{1, 2, 3, 4, 5})
+		case 8:
+			ok = len(a.Value) == 0
+		case 9:
+			in := nfnl.Walk(a.Value)
+			ok = in.Next() && in.Type == 1 && in.U8() == 9 && !in.Next() && in.Err() == nil
+		}
+		if !ok {
+			t.Errorf("attribute %d: % x", a.Type, a.Value)
+		}
+	}
+	if a.Err() != nil || order != 9 {
+		t.Errorf("%d attributes, %v", order, a.Err())
+	}
+}
+
+func TestShortValues(t *testing.T) {
+	reads := map[string]func(*nfnl.Attrs){
+		"U8":      func(a *nfnl.Attrs) { a.U8() },
+		"U16":     func(a *nfnl.Attrs) { a.U16() },
+		"U32":     func(a *nfnl.Attrs) { a.U32() },
+		"U64":     func(a *nfnl.Attrs) { a.U64() },
+		"HostU32": func(a *nfnl.Attrs) { a.HostU32() },
+		"HostU64": func(a *nfnl.Attrs) { a.HostU64() },
+	}
+	for name, read := range reads {
+		b := nfnl.NewBuilder(0, 0)
+		b.Flag(5)
+		b.U8(6, 1)
+		a := nfnl.Walk(b.Message().Data)
+		a.Next()
+		read(&a)
+		attr, ok := errors.AsType[*nfnl.AttrError](a.Err())
+		if !ok || attr.Type != 5 || attr.Have != 0 || a.Next() {
+			t.Errorf("%s: %v", name, a.Err())
+		}
+	}
+}
+
+// FuzzWalk checks that a walk over any bytes ends, stays inside them, and that
+// what it found, written again, is walked the same.
+func FuzzWalk(f *testing.F) {
+	b := nfnl.NewBuilder(0, 0)
+	b.U32(1, 7)
+	b.Nested(2, func() { b.String(3, "x") })
+	f.Add(b.Message().Data)
+	f.Add([]byte{3, 0, 1, 0})
+	f.Add([]byte{255, 255, 1, 0, 0})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		again := nfnl.NewBuilder(0, 0)
+		total, n := 0, 0
+		a := nfnl.Walk(in)
+		for a.Next() {
+			n++
+			total += 4 + len(a.Value)
+			again.Bytes(a.Type, a.Value)
+		}
+		if total > len(in) {
+			t.Fatalf("%d bytes of attributes in %d", total, len(in))
+		}
+		second := nfnl.Walk(again.Message().Data)
+		for second.Next() {
+			n--
+		}
+		if n != 0 || second.Err() != nil {
+			t.Fatalf("written again, it has %d fewer attributes: %v", n, second.Err())
+		}
+	})
+}
