@@ -43,14 +43,15 @@ func (f Flow) Append(b []byte, layout Layout) []byte {
 	if f.Has(FieldTCP) {
 		b = append(append(b, f.TCP.State.String()...), ' ')
 	}
-	b = f.appendDirection(b, &f.Original, f.OriginalCounter)
+	b = f.Original.append(b)
 	b = appendKey(b, " zone-orig=", uint64(f.OriginalZone), f.OriginalZone != 0)
+	b = f.appendCounter(b, f.OriginalCounter)
 	if f.Unreplied() {
 		b = append(b, " [UNREPLIED]"...)
 	}
-	b = append(b, ' ')
-	b = f.appendDirection(b, &f.Reply, f.ReplyCounter)
+	b = f.Reply.append(append(b, ' '))
 	b = appendKey(b, " zone-reply=", uint64(f.ReplyZone), f.ReplyZone != 0)
+	b = f.appendCounter(b, f.ReplyCounter)
 	b = f.appendFlag(b)
 	b = appendKey(b, " mark=", uint64(f.Mark), f.Has(FieldMark))
 	b = appendKey(b, " secmark=", uint64(f.Secmark), f.Has(FieldSecmark))
@@ -72,8 +73,7 @@ func (f *Flow) appendFlag(b []byte) []byte {
 	return b
 }
 
-func (f *Flow) appendDirection(b []byte, t *Tuple, c Counter) []byte {
-	b = t.append(b)
+func (f *Flow) appendCounter(b []byte, c Counter) []byte {
 	b = appendKey(b, " packets=", c.Packets, f.Has(FieldCounters))
 	return appendKey(b, " bytes=", c.Bytes, f.Has(FieldCounters))
 }
