@@ -1,0 +1,16 @@
+// Package detect finds known troubles in what conntrack and sockdiag show of a
+// host.
+//
+// A detector is a pure function: a Host, which is rows and an instant, goes in,
+// and Findings come out, the same for the same rows. Where the rows come from
+// does not matter: a live kernel, a file of last night, a test.
+//
+//	host := detect.Host{Now: time.Now(), Flows: flows.Flows, Sockets: sockets.Sockets, …}
+//	for _, f := range detect.Ghosts(host) {
+//		fmt.Println(f)
+//	}
+//
+// Rows of a live host were not read at one instant. Read the sockets first and
+// the flows after them for LostFlows, the other way round for Ghosts, and
+// confirm a finding with a second look before acting on it.
+package detect

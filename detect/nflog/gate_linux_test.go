@@ -1,0 +1,288 @@
+package nflog
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"iter"
+	"net"
+	"os"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+)
+
+// pull ranges over r, giving up after a time.
+func pull(t testing.TB, r *Reader) func() (Packet, error) {
+	t.Helper()
+	next, stop := iter.Pull2(r.Packets(t.Context()))
+	t.Cleanup(stop)
+	return func() (Packet, error) {
+		t.Helper()
+		timer := time.AfterFunc(5*time.Second, func() { r.Close() })
+		defer timer.Stop()
+		p, err, ok := next()
+		if !ok {
+			t.Fatal("the range has ended")
+		}
+		return p, err
+	}
+}
+
+func TestEveryAttribute(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Packet{
+		Time: time.Unix(0x6b49d200, 250_000), Hook: Forward, HwProtocol: 0x86dd, Mark: 0xcafe,
+		In: 2, PhysIn: 3, Out: 4, PhysOut: 5, Prefix: "why: ", UID: 1000, GID: 1001, HasUID: true,
+		Payload: []byte{0x60, 1, 2, 3, 4}, CTInfo: EstablishedReply, HasCTInfo: true,
+		Conntrack: []byte{8, 0, 3, 0, 0, 0, 0, 14},
+	}
+	next := pull(t, r)
+	// unspec, inet, ipv4, arp, netdev, bridge, ipv6, and one to come.
+	for i, family := range []uint8{0, 1, 2, 3, 5, 7, 10, 77} {
+		m := message(family, full)
+		setSeq(m.Data, uint32(i))
+		want.Seq = uint32(i)
+		w.datagrams <- []netlink.Message{m}
+		got, err := next()
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("family %d: got %+v, %v\nwant %+v", family, got, err, want)
+		}
+	}
+}
+
+func setSeq(data []byte, seq uint32) {
+	for a := nfnl.Walk(data[nfgenLen:]); a.Next(); {
+		if a.Type == 12 {
+			a.Value[3] = byte(seq)
+		}
+	}
+}
+
+func TestNoAttributes(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.datagrams <- []netlink.Message{message(unix.AF_INET, func(*nfnl.Builder) {})}
+	if got, err := pull(t, r)(); err != nil || !reflect.DeepEqual(got, Packet{}) {
+		t.Errorf("got %+v, %v, want the zero Packet", got, err)
+	}
+}
+
+// What the receiver holds does not change with the buffer it came in.
+func TestBytesAreCopies(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := message(unix.AF_INET, full)
+	w.datagrams <- []netlink.Message{m}
+	p, err := pull(t, r)()
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, ct := bytes.Clone(p.Payload), bytes.Clone(p.Conntrack)
+	clear(m.Data)
+	if !bytes.Equal(p.Payload, payload) || !bytes.Equal(p.Conntrack, ct) {
+		t.Error("the bytes of a packet are those of the buffer")
+	}
+}
+
+// A batch comes as one datagram, ended by an NLMSG_DONE without NLM_F_MULTI
+// (__nfulnl_send).
+func TestBatch(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, &Config{Threshold: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := netlink.Message{Header: netlink.Header{Type: netlink.Done}, Data: make([]byte, 4)}
+	w.datagrams <- []netlink.Message{numbered(0), numbered(1), numbered(2), done}
+	w.datagrams <- []netlink.Message{numbered(3)}
+	next := pull(t, r)
+	for seq := range uint32(4) {
+		if p, err := next(); err != nil || p.Seq != seq {
+			t.Fatalf("got packet %d, %v, want %d", p.Seq, err, seq)
+		}
+	}
+}
+
+func TestOverrunAndGap(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := pull(t, r)
+	w.overrun()
+	wantLost(t, next, Lost{Overrun: true})
+	w.datagrams <- []netlink.Message{numbered(40)}
+	wantLost(t, next, Lost{Count: 40})
+	if p, err := next(); err != nil || p.Seq != 40 {
+		t.Errorf("got packet %d, %v, want 40", p.Seq, err)
+	}
+}
+
+func wantLost(t *testing.T, next func() (Packet, error), want Lost) {
+	t.Helper()
+	_, err := next()
+	var lost *Lost
+	if !errors.As(err, &lost) || *lost != want {
+		t.Errorf("got %v, want %v", err, &want)
+	}
+}
+
+// A packet that cannot be read is missing in the sequence, and told so.
+func TestUnreadableIsLost(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := func(typ uint16) netlink.Message {
+		return message(unix.AF_INET, func(b *nfnl.Builder) { b.Bytes(typ, []byte{1}); b.U32(12, 0) })
+	}
+	w.datagrams <- []netlink.Message{
+		short(1), short(3), short(2), // header, timestamp, mark
+		{Header: netlink.Header{Type: typePacket}, Data: []byte{2}},
+		{Header: netlink.Header{Type: typePacket + 1}, Data: make([]byte, 8)},
+		{Header: netlink.Header{Type: typePacket}, Data: append(numbered(0).Data, 3, 0, 1, 0)},
+	}
+	w.datagrams <- []netlink.Message{numbered(5)}
+	next := pull(t, r)
+	wantLost(t, next, Lost{Count: 5})
+	if p, err := next(); err != nil || p.Seq != 5 {
+		t.Errorf("got packet %d, %v, want 5", p.Seq, err)
+	}
+}
+
+// go-nflog calls its error function for ever when that does not say stop.
+func TestSocketFails(t *testing.T) {
+	w := newWire()
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.failures <- &netlink.OpError{Op: "receive", Err: os.NewSyscallError("recvmsg", unix.EBADF)}
+	w.failures <- errors.New("must not be asked for")
+	wantLast(t, t.Context(), r, unix.EBADF)
+	wantLast(t, t.Context(), r, unix.EBADF)
+	if err := r.Close(); err != nil {
+		t.Errorf("Close after a failure: %v", err)
+	}
+	wantLast(t, t.Context(), r, net.ErrClosed)
+}
+
+func TestRefusals(t *testing.T) {
+	const bind = 2 // after PF_UNBIND and PF_BIND
+	tests := []struct {
+		name  string
+		at    int
+		errno syscall.Errno
+		is    error
+		text  string
+	}{
+		{"capability", 0, unix.EPERM, fs.ErrPermission, "needs CAP_NET_ADMIN"},
+		{"module", 0, unix.EINVAL, errors.ErrUnsupported, "nfnetlink_log"},
+		{"taken", bind, unix.EPERM, fs.ErrPermission, "another process listens on this group"},
+		{"taken at the same time", bind, unix.EEXIST, fs.ErrPermission, "another process listens on this group"},
+		{"no memory", bind, unix.ENOMEM, unix.ENOMEM, "memory"},
+		{"conntrack", bind + 2, unix.EOPNOTSUPP, errors.ErrUnsupported, "CONFIG_NETFILTER_NETLINK_GLUE_CT"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWire()
+			w.refuse = func(i int) syscall.Errno {
+				if i == tt.at {
+					return tt.errno
+				}
+				return 0
+			}
+			_, err := listenOn(t, w, &Config{Group: 5, Conntrack: true})
+			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v, want %v and %q", err, tt.is, tt.text)
+			}
+			select {
+			case <-w.closed:
+			default:
+				t.Error("the socket was left open")
+			}
+		})
+	}
+}
+
+// Packets that come before the answer to a request of Listen are not lost, nor
+// taken for it.
+func TestPacketsBeforeTheAnswer(t *testing.T) {
+	w := newWire()
+	w.before = func(i int) []netlink.Message {
+		switch i {
+		case 3:
+			return []netlink.Message{message(unix.AF_INET6, func(b *nfnl.Builder) { b.String(10, "early") })}
+		case 4:
+			return []netlink.Message{numbered(0), numbered(1), {Header: netlink.Header{Type: netlink.Done}}}
+		}
+		return nil
+	}
+	r, err := listenOn(t, w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.datagrams <- []netlink.Message{numbered(2)}
+	next := pull(t, r)
+	for i, want := range []Packet{{Prefix: "early"}, {Seq: 0}, {Seq: 1}, {Seq: 2}} {
+		if p, err := next(); err != nil || p.Seq != want.Seq || p.Prefix != want.Prefix {
+			t.Errorf("packet %d: got %+v, %v, want %+v", i, p, err, want)
+		}
+	}
+}
+
+// The requests say what Config says.
+func TestRequests(t *testing.T) {
+	w := newWire()
+	_, err := listenOn(t, w, &Config{Group: 0x0102, Snaplen: 77, Threshold: 9, FlushInterval: 25 * time.Millisecond, Conntrack: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[uint16][]byte)
+	for i, m := range w.sent() {
+		if i >= 2 && (m.Data[2] != 1 || m.Data[3] != 2) {
+			t.Errorf("request %d is not about group 0x0102: %x", i, m.Data[:4])
+		}
+		for a := nfnl.Walk(m.Data[nfgenLen:]); a.Next(); {
+			got[a.Type] = a.Value
+		}
+	}
+	for typ, want := range map[uint16][]byte{
+		1: {1},                 // NFULA_CFG_CMD: the last is NFULNL_CFG_CMD_BIND
+		2: {0, 0, 0, 77, 2, 0}, // NFULA_CFG_MODE: NFULNL_COPY_PACKET
+		4: {0, 0, 0, 3},        // NFULA_CFG_TIMEOUT: 30 ms
+		5: {0, 0, 0, 9},        // NFULA_CFG_QTHRESH
+		6: {0, 1 | 4},          // NFULA_CFG_FLAGS: NFULNL_CFG_F_SEQ | _CONNTRACK
+	} {
+		if !bytes.Equal(got[typ], want) {
+			t.Errorf("attribute %d is %v, want %v", typ, got[typ], want)
+		}
+	}
+}
+
+func TestNoNamespace(t *testing.T) {
+	_, err := Listen(&Config{NetNS: "/proc/self/ns/absent"})
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want fs.ErrNotExist", err)
+	}
+}

@@ -1,0 +1,31 @@
+// Package reject says why a packet was refused.
+//
+// Explain is the decision table: Evidence goes in, which is the packet and what
+// the host knew of its connection, and a Verdict comes out: the cause, how sure
+// it is, the facts it rests on, the facts that are missing, the one command
+// that would decide, and what to change. It is pure.
+//
+// Watch gathers the evidence live: it reads the packets that the firewall logs
+// before it rejects them (NFLOG), the kernel's own reason for calling a packet
+// INVALID, the ICMP errors that go out and come in, the conntrack entry, the
+// entries that ended lately, the socket, and the settings, and yields one
+// Verdict per refused connection with a count.
+//
+//	for v, err := range reject.Watch(ctx, &reject.Config{Groups: []uint16{50}}) {
+//		…
+//		fmt.Println(v)
+//	}
+//
+// # What the firewall has to log
+//
+// The packet before it is refused, in a rule for each conntrack state, with the
+// state as a word of the prefix; ICMP errors are confirmation, since the kernel
+// sends few of them (net.ipv4.icmp_ratelimit):
+//
+//	ct state invalid log prefix "invalid " group 50
+//	ct state new     log prefix "new "     group 50
+//	reject with icmpx admin-prohibited
+//
+// With Config.Reasons the kernel's own reason is read too, once the sysctls that
+// package nflog names are set. It is the best evidence there is.
+package reject

@@ -1,0 +1,181 @@
+package reject
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/detect/packet"
+	"github.com/connsleuth/connsleuth/sockdiag"
+)
+
+// Evidence is what is known of one refused packet. Every part can be missing,
+// and what was looked for and not found is told apart from what was not looked
+// for: see Lookup.
+type Evidence struct {
+	// Packet is the refused packet: the logged one, or the one that an ICMP
+	// error quotes.
+	Packet Lookup[packet.Header]
+	// Refusal is how the refusal was seen.
+	Refusal Refusal
+	// ICMP is the error that told the sender; its Src is who refused.
+	ICMP Lookup[packet.Header]
+	// State is the packet's conntrack state in the refusing host.
+	State State
+	// Reason is the kernel's own text for an INVALID packet.
+	Reason string
+
+	// Entry is the conntrack entry of the packet's connection on this host.
+	Entry Lookup[conntrack.Flow]
+	// Ended is the event of that entry's end, when it ended lately.
+	Ended Lookup[Ended]
+	// Socket is this host's socket of the connection.
+	Socket Lookup[sockdiag.Socket]
+	// Owner is the user whose socket the packet met on its way in, as the
+	// kernel's log tells: proof that the socket lived at that moment.
+	Owner Lookup[uint32]
+	// Listener is this host's socket that listens on the packet's destination
+	// port.
+	Listener Lookup[sockdiag.Socket]
+	// Settings are the tracker's.
+	Settings Lookup[conntrack.Settings]
+}
+
+// Ended is how an entry ended.
+type Ended struct {
+	Event conntrack.Event
+	At    time.Time
+}
+
+// Lookup is a value that was found, or was looked for and not found, or, as the
+// zero Lookup, was not looked for.
+type Lookup[T any] struct {
+	Value  T
+	Result Result
+}
+
+// Result is the outcome of a Lookup.
+type Result uint8
+
+// The outcomes.
+const (
+	NotLooked Result = iota
+	Absent
+	Present
+)
+
+// Found returns a Lookup that found v.
+func Found[T any](v T) Lookup[T] { return Lookup[T]{v, Present} }
+
+// NotFound returns a Lookup that found nothing.
+func NotFound[T any]() Lookup[T] { return Lookup[T]{Result: Absent} }
+
+// Refusal is how a refusal was seen.
+type Refusal uint8
+
+// The ways a refusal is seen.
+const (
+	RefusalUnseen Refusal = iota // none was: a prediction
+	Logged                       // this host's firewall logged the packet
+	ICMPSent                     // this host sent an ICMP error
+	ICMPReceived                 // this host received an ICMP error about its own packet
+)
+
+// State is the conntrack state of a packet, as rules know it (ct state).
+type State uint8
+
+// The states of a packet.
+const (
+	StateUnknown State = iota
+	New
+	Established
+	Related
+	Invalid
+	Untracked
+)
+
+var stateNames = [...]string{"unknown", "new", "established", "related", "invalid", "untracked"}
+
+// String returns nft's word for the state.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return stateNames[StateUnknown]
+}
+
+// ParsePrefix finds the state's word in a log prefix, in any case.
+func ParsePrefix(prefix string) State {
+	notWord := func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') }
+	for _, word := range strings.FieldsFunc(prefix, notWord) {
+		for s, name := range stateNames {
+			if s != 0 && strings.EqualFold(word, name) {
+				return State(s)
+			}
+		}
+	}
+	return StateUnknown
+}
+
+// PacketTuple returns the tuple of a packet's direction.
+func PacketTuple(h packet.Header) conntrack.Tuple {
+	return conntrack.Tuple{
+		Src: h.Src, Dst: h.Dst, SrcPort: h.SrcPort, DstPort: h.DstPort,
+		Proto: conntrack.Proto(h.Proto), ICMPType: h.ICMPType, ICMPCode: h.ICMPCode, ICMPID: h.ICMPID,
+	}
+}
+
+// own reports that the refused packet was this host's own.
+func (e *Evidence) own() bool { return e.Refusal == ICMPReceived }
+
+// opens reports a TCP packet that begins a connection.
+func (e *Evidence) opens() bool {
+	f := e.Packet.Value.Flags
+	return e.tcp() && f.Has(packet.SYN) && !f.Has(packet.ACK)
+}
+
+// goesOn reports a TCP packet that belongs to a connection already made.
+func (e *Evidence) goesOn() bool {
+	f := e.Packet.Value.Flags
+	return e.tcp() && !f.Has(packet.SYN) && !f.Has(packet.RST)
+}
+
+func (e *Evidence) tcp() bool {
+	h := &e.Packet.Value
+	return e.Packet.Result == Present && h.Proto == packet.ProtoTCP && h.Have.Has(packet.HaveFlags)
+}
+
+// incoming reports a packet to this host that its firewall refused.
+func (e *Evidence) incoming() bool {
+	return e.Packet.Result == Present && (e.Refusal == Logged || e.Refusal == ICMPSent)
+}
+
+// reversed reports that the packet travels in the reply direction of the
+// entry.
+func (e *Evidence) reversed() bool {
+	return e.Entry.Result == Present && e.Packet.Result == Present &&
+		e.Entry.Value.Reply == PacketTuple(e.Packet.Value)
+}
+
+// socketIn reports that the socket was found in one of the states.
+func (e *Evidence) socketIn(states ...sockdiag.State) bool {
+	for _, s := range states {
+		if e.Socket.Result == Present && e.Socket.Value.State == s {
+			return true
+		}
+	}
+	return false
+}
+
+// refuser is who sent the ICMP error.
+func (e *Evidence) refuser() netip.Addr { return e.ICMP.Value.Src }
+
+// setting returns a setting as name = value.
+func (e *Evidence) setting(name, value string) []string {
+	if e.Settings.Result != Present || !e.Settings.Value.Has(name) {
+		return nil
+	}
+	return []string{detect.Setting{Name: "net.netfilter." + name, Value: value}.String()}
+}

@@ -1,0 +1,145 @@
+package reject
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect"
+)
+
+// Cause is a root cause, as a word that does not change between releases.
+type Cause string
+
+// The causes that Explain knows, with the rows of its decision table.
+const (
+	// CauseEntryExpired, C01: the tracker forgot a connection that was idle
+	// for longer than its timeout, while both ends kept it.
+	CauseEntryExpired Cause = "entry-expired"
+	// CauseEntryDeleted, C02: as C01, but the entry had time left: it was
+	// deleted, flushed or evicted.
+	CauseEntryDeleted Cause = "entry-deleted"
+	// CauseGhost, C05: a new connection meets an entry that was picked up in
+	// the middle of an earlier one and outlived it.
+	CauseGhost Cause = "ghost"
+	// CausePortReuse, C06: a new connection meets the entry of one that has
+	// not finished closing.
+	CausePortReuse Cause = "port-reuse"
+	// CauseLateData, C07: the peer sends on a connection that this host has
+	// long closed.
+	CauseLateData Cause = "late-data"
+	// CauseClosingEntryEnds, C08: no packet yet; a socket in CLOSE_WAIT
+	// outlives its entry, which predicts C05 and C07.
+	CauseClosingEntryEnds Cause = "closing-entry-ends"
+	// CauseNotAllowed, C19: no rule lets new connections to a service in.
+	CauseNotAllowed Cause = "not-allowed"
+	// CauseNoService, C20: a new connection to a port nobody listens on.
+	CauseNoService Cause = "no-service"
+	// CauseOnPath, C25: a device between the hosts refused.
+	CauseOnPath Cause = "refused-on-path"
+	// CauseByPeer, C26: the peer's firewall refused a new connection.
+	CauseByPeer Cause = "refused-by-peer"
+	// CausePeerForgot, C28: the peer's firewall refused a packet of a
+	// connection that is made.
+	CausePeerForgot Cause = "peer-forgot"
+	// CauseUnknown: the evidence fits no row.
+	CauseUnknown Cause = "unknown"
+)
+
+// Verdict is why a packet was refused.
+type Verdict struct {
+	Cause Cause
+	// Rule is the row of the decision table: "C05"; empty for CauseUnknown.
+	Rule       string
+	Confidence detect.Confidence
+	// Summary says the cause in a sentence, with the names and values of this
+	// case.
+	Summary string
+	// Facts are what the verdict rests on, and Missing what was not known and
+	// would raise the confidence.
+	Facts, Missing []string
+	// Decide is one command that would settle what is open; empty when nothing
+	// is.
+	Decide string
+	// Fix is what to do, the most direct first.
+	Fix []string
+
+	// Flow is the tuple of the refused packet.
+	Flow conntrack.Tuple
+	// Count is how many packets of Flow were refused from First to Last. They
+	// are Watch's.
+	Count       int
+	First, Last time.Time
+
+	Evidence Evidence
+}
+
+// String returns cause, confidence and summary on one line.
+func (v Verdict) String() string {
+	times := ""
+	if v.Count > 1 {
+		times = fmt.Sprintf(" (%d times)", v.Count)
+	}
+	return fmt.Sprintf("%s%s, %s: %s", v.Cause, times, v.Confidence, v.Summary)
+}
+
+// fix adds what to do.
+func (v *Verdict) fix(steps ...string) { v.Fix = append(v.Fix, steps...) }
+
+// missing adds a fact that was not known, and the command that would tell it.
+func (v *Verdict) missing(fact, decide string) {
+	v.Missing = append(v.Missing, fact)
+	if v.Decide == "" {
+		v.Decide = decide
+	}
+}
+
+// facts says in words all that the evidence holds.
+func (e *Evidence) facts() []string {
+	var facts []string
+	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
+	if e.Packet.Result == Present {
+		add("packet %v, conntrack state %v", e.Packet.Value, e.State)
+	}
+	if e.Reason != "" {
+		add("the kernel's reason: %s", strings.TrimSpace(e.Reason))
+	}
+	if e.ICMP.Result == Present {
+		add("ICMP error: %v", e.ICMP.Value)
+	}
+	switch e.Entry.Result {
+	case Present:
+		add("entry: %v", e.Entry.Value)
+	case Absent:
+		add("no conntrack entry for the connection")
+	}
+	if e.Ended.Result == Present {
+		add("its entry %s at %s: %v", howEnded(e.Ended.Value.Event), e.Ended.Value.At.Format(time.TimeOnly),
+			e.Ended.Value.Event.Flow)
+	}
+	switch e.Socket.Result {
+	case Present:
+		s := e.Socket.Value
+		add("socket: %v %v > %v, inode %d", s.State, s.Local, s.Remote, s.Inode)
+	case Absent:
+		add("no socket for the connection")
+	}
+	if e.Owner.Result == Present {
+		add("the packet met a live socket of user %d", e.Owner.Value)
+	}
+	switch e.Listener.Result {
+	case Present:
+		add("a socket listens on %v", e.Listener.Value.Local)
+	case Absent:
+		add("nothing listens on port %d", e.Packet.Value.DstPort)
+	}
+	return facts
+}
+
+func howEnded(e conntrack.Event) string {
+	if e.Expired() {
+		return "expired"
+	}
+	return "was deleted or evicted"
+}

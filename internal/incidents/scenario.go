@@ -1,0 +1,100 @@
+package incidents
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/connsleuth/connsleuth/detect/reject"
+	"github.com/connsleuth/connsleuth/internal/lab"
+)
+
+// Scenario is one incident.
+type Scenario struct {
+	Name string
+	// Title says what happens, in a line.
+	Title string
+
+	play func(*stage) error
+}
+
+// Scenarios are all incidents, in the order in which they are told.
+var Scenarios = []Scenario{
+	{"forgotten", "a live connection is idle for longer than the tracker remembers", playForgotten},
+	{"ghost", "a late answer raises a ghost entry, which blocks the reuse of a port", playGhost},
+	{"late-reset", "the ghost that never was: with a longer close_wait the late answer draws a RST", playLateReset},
+}
+
+// Find returns the scenario of a name.
+func Find(name string) (Scenario, error) {
+	for _, s := range Scenarios {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	return Scenario{}, fmt.Errorf("no scenario %q", name)
+}
+
+// Step is a part of an incident.
+type Step string
+
+// The steps, in their order.
+const (
+	Reproduce Step = "reproduce"
+	Detect    Step = "detect"
+	Explain   Step = "explain"
+	Remedy    Step = "remedy"
+)
+
+// Report is one thing to tell of an incident while it plays.
+type Report struct {
+	Scenario string
+	At       time.Duration // since the scenario began
+	Kind     Kind
+	Step     Step // of a Result
+	OK       bool // of a Result: verified on the kernel
+	Text     string
+	// Verdict is that of an Explain result.
+	Verdict *reject.Verdict
+}
+
+// Kind is what a Report is.
+type Kind uint8
+
+// The kinds of reports.
+const (
+	Set    Kind = iota // a setting or a rule was made
+	Seen               // something was seen happening
+	Wait               // it waits; Text says for what
+	Result             // a step is done
+)
+
+// errFailed is the error of a scenario with a step that failed; the Results
+// tell which.
+var errFailed = errors.New("a step was not verified")
+
+// Run plays a scenario in a network of its own and tells what happens to
+// report, from the same goroutine. It returns an error if a step could not be
+// verified, and a *lab.Forbidden where the machine allows no namespaces. It
+// takes some 15 s at most.
+func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) (err error) {
+	network, err := lab.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, network.Close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	st := &stage{ctx: ctx, scenario: s.Name, report: report, start: time.Now()}
+	defer func() { err = errors.Join(err, st.close(cancel)) }()
+	if err := st.build(network, ipv6); err != nil {
+		return fmt.Errorf("%s: %w", s.Name, err)
+	}
+	if err := s.play(st); err != nil {
+		return fmt.Errorf("%s: %w", s.Name, err)
+	}
+	if st.failed || st.done != 4 {
+		return fmt.Errorf("%s: %w", s.Name, errFailed)
+	}
+	return nil
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package lab
+
+func startAgain(err error) error { return forbidden("make a network namespace", err) }

@@ -1,0 +1,28 @@
+// Package nft writes small nftables rule sets and reads their counters back:
+// the tables, base chains and handful of expressions this project needs, over
+// nfnetlink (linux/netfilter/nf_tables.h).
+//
+//	c, err := nft.Dial("")
+//	…
+//	err = c.Apply(ctx, nft.Table{
+//		Family: nft.INet, Name: "lab",
+//		Chains: []nft.Chain{{
+//			Name: "input", Hook: nft.Input,
+//			Rules: []nft.Rule{
+//				{CTState: nft.Established | nft.Related, Verdict: nft.Accept},
+//				{Proto: nft.TCP, DstPort: 80, CTState: nft.New, Verdict: nft.Accept},
+//				{Counter: true, Verdict: nft.RejectAdminProhibited},
+//			},
+//		}},
+//	})
+//
+// Tables, chains and rules are plain values. Apply makes the kernel's tables
+// equal to them in one transaction, all or nothing. What the kernel could not
+// carry out is refused before it is asked, and every error names its object:
+// "nft: rule 3 of chain input of table inet lab: …". Rules count from 1.
+//
+//   - nft.go, rule.go and verdict.go are the values.
+//   - check.go refuses the impossible.
+//   - expr.go and encode.go write them as expressions and messages.
+//   - conn.go sends them; counters.go reads back.
+package nft

@@ -1,0 +1,58 @@
+package sockdiag
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+)
+
+// OpError is the error of a call of this package. It answers errors.Is for
+//
+//   - net.ErrClosed after Close;
+//   - the context's error when that ended the call;
+//   - fs.ErrNotExist when the network namespace's path is gone;
+//   - fs.ErrPermission when the kernel refuses, the text naming what it takes;
+//   - errors.ErrUnsupported when the kernel has no sock_diag for TCP, the text
+//     naming the module to load, and on every system but Linux.
+type OpError struct {
+	// Op is what was tried: "dial", "dump tcp IPv4", "close".
+	Op string
+	// Err is why it failed.
+	Err error
+}
+
+func (e *OpError) Error() string { return "sockdiag: " + e.Op + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// dialError says which capability a refused namespace takes. That of entering
+// it is named by nfnl; a path is refused before.
+func dialError(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w (another user's process takes CAP_SYS_PTRACE)", err)
+	}
+	return &OpError{Op: "dial", Err: err}
+}
+
+// dumpError explains the kernel's refusals of a dump.
+func dumpError(f Family, err error) error {
+	var refused *nfnl.Error
+	switch {
+	case !errors.As(err, &refused):
+	case refused.Errno == syscall.ENOENT:
+		// inet_diag_lock_handler and sock_diag_lock_handler, when the module
+		// is missing. The errno is hidden: it would answer fs.ErrNotExist,
+		// which is a namespace's.
+		err = fmt.Errorf("no sock_diag for TCP in this kernel (modprobe tcp_diag): %w", errors.ErrUnsupported)
+	case errors.Is(err, fs.ErrPermission):
+		// The kernel itself lets everybody dump.
+		err = fmt.Errorf("%w (refused by a security module or seccomp filter: "+
+			"allow netlink_tcpdiag_socket nlmsg_read, or run with CAP_NET_ADMIN)", err)
+	}
+	return &OpError{Op: "dump tcp " + f.String(), Err: err}
+}

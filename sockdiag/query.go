@@ -1,0 +1,60 @@
+package sockdiag
+
+import "fmt"
+
+// Query selects sockets. The zero Query is every TCP socket of both families
+// that listens or has a peer. It is comparable.
+//
+// States, Family and ports are selected by the kernel, before it writes a row;
+// what it answers is checked again.
+type Query struct {
+	// States is which states to show; 0 is all of them but BoundInactive.
+	States StateSet
+	// Family is which sockets to show; 0 is both families, IPv4 first. IPv4
+	// connections of IPv6 sockets belong to IPv6.
+	Family Family
+	// LocalPort and RemotePort are the ports to show; 0 is any.
+	LocalPort, RemotePort uint16
+	// Info asks for struct tcp_info. It is dearer: the row becomes three times
+	// as long, and the kernel takes the lock of every connection it shows.
+	Info bool
+}
+
+// families returns the dumps that answer the query, in order.
+func (q Query) families() ([]Family, error) {
+	switch q.Family {
+	case 0:
+		return []Family{IPv4, IPv6}, nil
+	case IPv4, IPv6:
+		return []Family{q.Family}, nil
+	}
+	return nil, fmt.Errorf("%v is no address family of TCP", q.Family)
+}
+
+// kernelStates returns idiag_states.
+func (q Query) kernelStates() StateSet {
+	set := q.States
+	if set == 0 {
+		set = allStates
+	}
+	if set.Has(SynRecv) || set.Has(NewSynRecv) {
+		set |= 1<<SynRecv | 1<<NewSynRecv
+	}
+	return set
+}
+
+// rowStates returns the states that the rows of the answer may show.
+func (q Query) rowStates() StateSet {
+	set := q.kernelStates()
+	if set.Has(BoundInactive) {
+		set |= 1 << Close
+	}
+	return set
+}
+
+// matches reports whether s, whose state may be one of states, was asked for.
+func (q Query) matches(s *Socket, states StateSet) bool {
+	return states.Has(s.State) &&
+		(q.LocalPort == 0 || q.LocalPort == s.Local.Port()) &&
+		(q.RemotePort == 0 || q.RemotePort == s.Remote.Port())
+}

@@ -1,0 +1,90 @@
+package sockdiag
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+)
+
+func TestSnapshotDuplicates(t *testing.T) {
+	later := numbered(IPv4, 2)
+	later.State, later.Inode = TimeWait, 0
+	c := kernel(t, func(f Family, seq uint32) [][]byte {
+		if f == IPv6 {
+			return [][]byte{row(seq, numbered(f, 4)), done(seq)}
+		}
+		return [][]byte{
+			append(row(seq, numbered(f, 1)), row(seq, numbered(f, 2))...),
+			append(row(seq, numbered(f, 1)), row(seq, later)...),
+			row(seq, numbered(f, 3)),
+			done(seq),
+		}
+	})
+	snap, err := c.Snapshot(t.Context(), Query{LocalPort: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Socket{numbered(IPv4, 1), later, numbered(IPv4, 3), numbered(IPv6, 4)}
+	if !slices.Equal(snap.Sockets, want) || snap.Duplicates != 2 {
+		t.Errorf("%d duplicates, %v\nwant 2, %v", snap.Duplicates, snap.Sockets, want)
+	}
+	if !slices.Equal(snap.Families, []Family{IPv4, IPv6}) || snap.Query != (Query{LocalPort: 80}) {
+		t.Errorf("families %v, query %+v", snap.Families, snap.Query)
+	}
+	if snap.Start.IsZero() || snap.Duration <= 0 {
+		t.Errorf("start %v, duration %v", snap.Start, snap.Duration)
+	}
+}
+
+// TestSnapshotGrows takes snapshots of a table of changing size, at the same
+// time too: what is expected of the last one must not show.
+func TestSnapshotGrows(t *testing.T) {
+	var mu sync.Mutex
+	size := 0
+	c := kernel(t, func(f Family, seq uint32) [][]byte {
+		mu.Lock()
+		defer mu.Unlock()
+		answer := make([][]byte, 0, size+1)
+		for n := range size {
+			answer = append(answer, row(seq, numbered(f, uint64(n+1))))
+		}
+		answer = append(answer, row(seq, numbered(f, 1)), done(seq))
+		return answer
+	})
+	for _, n := range []int{1, smallestBlock, smallestBlock + 1, 3 * largestBlock, 3 * largestBlock, 10, 12} {
+		mu.Lock()
+		size = n
+		mu.Unlock()
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() { grown(t, c, n) })
+		}
+		wg.Wait()
+	}
+}
+
+func grown(t *testing.T, c *Conn, n int) {
+	snap, err := c.Snapshot(t.Context(), Query{Family: IPv6})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if len(snap.Sockets) != n || snap.Duplicates != 1 {
+		t.Errorf("%d sockets, %d duplicates; want %d, 1", len(snap.Sockets), snap.Duplicates, n)
+	}
+	for i, s := range snap.Sockets {
+		if s.Cookie != uint64(i+1) {
+			t.Errorf("row %d of %d: cookie %d", i, n, s.Cookie)
+			return
+		}
+	}
+}
+
+func TestSnapshotUnknownFamily(t *testing.T) {
+	c := kernel(t, unfinished)
+	var op *OpError
+	if snap, err := c.Snapshot(t.Context(), Query{Family: 3}); snap != nil || !errors.As(err, &op) {
+		t.Errorf("%v, %v; want an *OpError", snap, err)
+	}
+}

@@ -1,0 +1,156 @@
+package sockdiag
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+)
+
+const (
+	byFamily = 20 // SOCK_DIAG_BY_FAMILY: a request's message type and a row's
+
+	protoTCP = 6 // IPPROTO_TCP
+
+	requestLen = 56 // struct inet_diag_req_v2
+	rowLen     = 72 // struct inet_diag_msg
+	addrLen    = 16 // idiag_src, idiag_dst
+)
+
+// Attributes of a row (enum in linux/inet_diag.h).
+const (
+	attrInfo     = 2  // INET_DIAG_INFO
+	attrShutdown = 8  // INET_DIAG_SHUTDOWN
+	attrV6Only   = 11 // INET_DIAG_SKV6ONLY
+	attrMark     = 15 // INET_DIAG_MARK
+	attrCgroupID = 21 // INET_DIAG_CGROUP_ID
+)
+
+// request writes the dump of one family that answers q. Addresses and
+// interface are left out: the kernel ignores them in a dump.
+func (q Query) request(f Family) nfnl.Message {
+	var b [requestLen]byte
+	b[0], b[1] = uint8(f), protoTCP
+	if q.Info {
+		b[2] = 1 << (attrInfo - 1) // idiag_ext
+	}
+	binary.NativeEndian.PutUint32(b[4:], uint32(q.kernelStates()))
+	binary.BigEndian.PutUint16(b[8:], q.LocalPort)
+	binary.BigEndian.PutUint16(b[10:], q.RemotePort)
+	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // INET_DIAG_NOCOOKIE, twice
+	r := nfnl.NewBuilder(byFamily, 0)
+	r.Raw(b[:])
+	return r.Message()
+}
+
+// decodeSocket reads one row: struct inet_diag_msg and the attributes after
+// it. Attributes it does not know are skipped. On error the Socket is zero.
+func decodeSocket(b []byte) (Socket, error) {
+	var s Socket
+	if err := s.decode(b); err != nil {
+		return Socket{}, err
+	}
+	return s, nil
+}
+
+// decode is decodeSocket in place, whatever s held before. On error s is
+// neither the old nor the new.
+func (s *Socket) decode(b []byte) error {
+	if len(b) < rowLen {
+		return fmt.Errorf("row of %d bytes, want %d: %w", len(b), rowLen, nfnl.ErrTruncated)
+	}
+	s.header(b)
+	if err := s.addresses(b); err != nil {
+		return err
+	}
+	s.queues(binary.NativeEndian.Uint32(b[56:]), binary.NativeEndian.Uint32(b[60:]))
+	return s.attributes(b[rowLen:])
+}
+
+// header reads the numbers of struct inet_diag_msg.
+func (s *Socket) header(b []byte) {
+	s.Family, s.State, s.Timer, s.Retransmits = Family(b[0]), State(b[1]), Timer(b[2]), b[3]
+	s.Interface = binary.NativeEndian.Uint32(b[40:])
+	s.Cookie = cookie(b[44:52])
+	s.Expires = expires(binary.NativeEndian.Uint32(b[52:]))
+	s.UID = binary.NativeEndian.Uint32(b[64:])
+	s.Inode = binary.NativeEndian.Uint32(b[68:])
+}
+
+// addresses reads struct inet_diag_sockid's ends of the connection.
+func (s *Socket) addresses(b []byte) error {
+	src, dst := b[8:8+addrLen], b[24:24+addrLen]
+	switch s.Family {
+	case IPv4:
+		s.ends(b, netip.AddrFrom4([4]byte(src)), netip.AddrFrom4([4]byte(dst)))
+	case IPv6:
+		s.ends(b, netip.AddrFrom16([16]byte(src)).Unmap(), netip.AddrFrom16([16]byte(dst)).Unmap())
+	default:
+		return fmt.Errorf("row of %v", s.Family)
+	}
+	return nil
+}
+
+func (s *Socket) ends(b []byte, src, dst netip.Addr) {
+	s.Local = netip.AddrPortFrom(src, binary.BigEndian.Uint16(b[4:]))
+	s.Remote = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[6:]))
+}
+
+// cookie joins the two words of sock_diag_save_cookie, the low one first on
+// every machine.
+func cookie(b []byte) uint64 {
+	return uint64(binary.NativeEndian.Uint32(b)) | uint64(binary.NativeEndian.Uint32(b[4:]))<<32
+}
+
+// expires reads idiag_expires, in milliseconds. Kernels that subtract jiffies
+// unchecked show an overdue timer as a negative number.
+func expires(ms uint32) time.Duration {
+	return max(0, time.Duration(int32(ms))*time.Millisecond)
+}
+
+// queues takes idiag_rqueue and idiag_wqueue, which count connections instead
+// of bytes on a listener (tcp_diag_get_info).
+func (s *Socket) queues(r, w uint32) {
+	s.RecvQueue, s.SendQueue, s.AcceptQueue, s.Backlog = r, w, 0, 0
+	if s.State == Listen {
+		s.RecvQueue, s.SendQueue, s.AcceptQueue, s.Backlog = 0, 0, r, w
+	}
+}
+
+func (s *Socket) attributes(b []byte) error {
+	s.absent()
+	a := nfnl.Walk(b)
+	for a.Next() {
+		switch a.Type {
+		case attrShutdown:
+			s.Shutdown = a.U8()
+			s.Fields |= FieldShutdown
+		case attrV6Only:
+			s.V6Only = a.U8() != 0
+			s.Fields |= FieldV6Only
+		case attrMark:
+			s.Mark = a.HostU32()
+			s.Fields |= FieldMark
+		case attrCgroupID:
+			s.CgroupID = a.HostU64()
+			s.Fields |= FieldCgroup
+		case attrInfo:
+			if len(a.Value) < infoBaseLen {
+				return &nfnl.AttrError{Type: a.Type, Have: len(a.Value), Want: infoBaseLen}
+			}
+			s.Info.decode(a.Value)
+			s.Fields |= FieldInfo
+		}
+	}
+	return a.Err()
+}
+
+// absent clears what an attribute may set.
+func (s *Socket) absent() {
+	if s.Has(FieldInfo) { // else it is zero: most of a Socket
+		s.Info = TCPInfo{}
+	}
+	s.Fields, s.Shutdown, s.V6Only, s.Mark, s.CgroupID = 0, 0, false, 0, 0
+}
