@@ -90,5 +90,5 @@ func timeoutSetting(s conntrack.Settings, state conntrack.TCPState) (Setting, bo
 	if !ok || !s.Has(name) {
 		return Setting{}, false
 	}
-	return Setting{"net.netfilter." + name, seconds(s.Timeouts.TCP(state))}, true
+	return Setting{"net.netfilter." + name, fmt.Sprint(int64(s.Timeouts.TCP(state) / time.Second))}, true
 }

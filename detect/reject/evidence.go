@@ -29,7 +29,8 @@ type Evidence struct {
 
 	// Entry is the conntrack entry of the packet's connection on this host.
 	Entry Lookup[conntrack.Flow]
-	// Ended is the event of that entry's end, when it ended lately.
+	// Ended is the end of that entry, or of an earlier one of the connection,
+	// when it was lately.
 	Ended Lookup[Ended]
 	// Socket is this host's socket of the connection.
 	Socket Lookup[sockdiag.Socket]

@@ -124,7 +124,7 @@ func (fs *flows) due(now time.Time, repeat time.Duration, ended func(conntrack.T
 		fs.waiting[0] = nil
 		fs.waiting = fs.waiting[1:]
 		r.dueAt = time.Time{}
-		if e := &r.evidence; e.Entry.Result == Absent && e.Ended.Result == NotLooked {
+		if e := &r.evidence; e.Ended.Result == NotLooked {
 			e.Ended = NotFound[Ended]()
 			if end, ok := ended(PacketTuple(e.Packet.Value)); ok {
 				e.Ended = Found(end)

@@ -106,7 +106,7 @@ func (e *Evidence) facts() []string {
 		add("the kernel's reason: %s", strings.TrimSpace(e.Reason))
 	}
 	if e.ICMP.Result == Present {
-		add("ICMP error: %v", e.ICMP.Value)
+		add("ICMP error %v: %s", e.ICMP.Value, icmpName(e))
 	}
 	switch e.Entry.Result {
 	case Present:
@@ -115,7 +115,11 @@ func (e *Evidence) facts() []string {
 		add("no conntrack entry for the connection")
 	}
 	if e.Ended.Result == Present {
-		add("its entry %s at %s: %v", howEnded(e.Ended.Value.Event), e.Ended.Value.At.Format(time.TimeOnly),
+		which := "the"
+		if e.Entry.Result == Present {
+			which = "an earlier"
+		}
+		add("%s entry %s at %s: %v", which, howEnded(e.Ended.Value.Event), e.Ended.Value.At.Format(time.TimeOnly),
 			e.Ended.Value.Event.Flow)
 	}
 	switch e.Socket.Result {

@@ -15,7 +15,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 
 	"github.com/connsleuth/connsleuth/internal/incidents"
 	"github.com/connsleuth/connsleuth/internal/lab"
@@ -53,7 +52,7 @@ func run(name string, ipv6, asJSON bool) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	tell := text(os.Stdout)
+	tell := incidents.Text(os.Stdout)
 	if asJSON {
 		tell = lines(os.Stdout)
 	}
@@ -74,43 +73,6 @@ func run(name string, ipv6, asJSON bool) error {
 		fmt.Printf("\n%d incidents reproduced, detected, explained and remedied on this kernel\n", len(scenarios))
 	}
 	return nil
-}
-
-// text writes the reports as a time line.
-func text(w io.Writer) func(incidents.Report) {
-	kinds := map[incidents.Kind]string{incidents.Set: "set", incidents.Seen: "seen", incidents.Wait: "wait"}
-	return func(r incidents.Report) {
-		fmt.Fprintf(w, "%6.2fs  ", r.At.Seconds())
-		if r.Kind != incidents.Result {
-			fmt.Fprintf(w, "%-4s  %s\n", kinds[r.Kind], r.Text)
-			return
-		}
-		fmt.Fprintf(w, "%s: %s\n", strings.ToUpper(string(r.Step)), verified(r.OK))
-		if v := r.Verdict; v != nil {
-			section(w, "cause", fmt.Sprintf("%s (%s, %v)", v.Cause, v.Rule, v.Confidence))
-		}
-		section(w, string(r.Step), r.Text)
-		if v := r.Verdict; v != nil {
-			section(w, "facts", v.Facts...)
-			section(w, "missing", v.Missing...)
-			section(w, "fix", v.Fix...)
-		}
-		fmt.Fprintln(w)
-	}
-}
-
-func verified(ok bool) string {
-	if ok {
-		return "verified"
-	}
-	return "FAILED"
-}
-
-func section(w io.Writer, title string, items ...string) {
-	for _, item := range items {
-		fmt.Fprintf(w, "         %-10s %s\n", title, item)
-		title = ""
-	}
 }
 
 // lines writes the results as JSON, one object a line.

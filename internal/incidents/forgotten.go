@@ -53,7 +53,7 @@ func playForgotten(st *stage) error {
 	if err != nil {
 		return err
 	}
-	st.result(Detect, nil, "before anything broke, LostFlows: "+lost.String(),
+	st.result(Detect, nil, "before anything broke, LostFlows: "+told(lost),
 		check{"a socket without an entry", found})
 	st.result(Explain, &v, v.Summary,
 		check{"cause entry-expired", v.Cause == reject.CauseEntryExpired},
@@ -68,7 +68,7 @@ func (st *stage) answerRefused(k *link) (reject.Verdict, error) {
 	if _, err := io.WriteString(k.server, "answer\n"); err != nil {
 		return reject.Verdict{}, err
 	}
-	st.tell(Seen, "server answers, %v long", time.Duration(forgetAfter)*time.Second)
+	st.tell(Seen, "server answers")
 	v, err := st.verdict(st.client, k.fromServer)
 	if err != nil {
 		return v, err
@@ -81,7 +81,7 @@ func (st *stage) answerRefused(k *link) (reject.Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	st.tell(Seen, "client's firewall refused %v with %v", v.Evidence.Packet.Value, v.Evidence.ICMP.Value)
+	st.tell(Seen, "client's firewall refused %v; %s", v.Evidence.Packet.Value, v.Evidence.ICMP.Value)
 	st.tell(Seen, "server's socket: %s", describe(s))
 	c, _, err := st.client.socket(st.ctx, k.fromClient)
 	if err != nil {

@@ -36,6 +36,11 @@ func playGhost(st *stage) error {
 	if err != nil {
 		return err
 	}
+	begun := time.Now()
+	err = st.wait("the server's application to work", func() (bool, error) { return time.Since(begun) > 2*time.Second, nil })
+	if err != nil {
+		return err
+	}
 	early, err := st.server.look(st.ctx)
 	if err != nil {
 		return err
@@ -104,9 +109,6 @@ func (st *stage) raiseGhost(k *link) (ghost conntrack.Flow, err error) {
 	}
 	st.tell(Seen, "server answers; client refuses %v with %v", v.Evidence.Packet.Value, v.Evidence.ICMP.Value)
 	st.tell(Seen, "client's verdict: %v", v)
-	if err := k.server.Close(); err != nil {
-		return ghost, err
-	}
 	if err := st.noSocket(st.server, k.fromServer); err != nil {
 		return ghost, err
 	}
@@ -135,19 +137,16 @@ func (st *stage) reusePort(l net.Listener, k *link, ghost conntrack.Flow) error 
 // detectGhost finds the ghost in the tables, and checks what was predicted
 // while the socket was in CLOSE_WAIT.
 func (st *stage) detectGhost(k *link, early detect.Host, ghost conntrack.Flow) error {
-	predicted, early1 := finding(detect.LostFlows(early), k.fromServer)
-	if early1 {
-		st.tell(Seen, "predicted while the socket was CLOSE_WAIT: %v", predicted)
-	}
+	predicted, ok1 := finding(detect.LostFlows(early), k.fromServer)
 	now, err := st.server.look(st.ctx)
 	if err != nil {
 		return err
 	}
 	ghosts := detect.Ghosts(now)
 	g, ok := finding(ghosts, k.fromServer)
-	left := fmt.Sprintf("for another %ds", int64(ghost.Timeout/time.Second)-1)
-	_ = left
-	st.result(Detect, nil, g.String(),
+	st.result(Detect, nil, fmt.Sprintf("Ghosts: %s; while the socket was CLOSE_WAIT, LostFlows had predicted: %s",
+		told(g), told(predicted)),
+		check{"the prediction", ok1},
 		check{"exactly one ghost, this one", ok && len(ghosts) == 1 && g.Evidence.Flows[0].ID == ghost.ID})
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/detect/reject"
-	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // prohibited reports the errors that connect(2) gives for an administrative
@@ -114,6 +113,5 @@ func (st *stage) answerReset(k *link) (f conntrack.Flow, reset error, err error)
 	if alive {
 		reset = errors.Join(reset, errors.New("the socket is still there"))
 	}
-	_ = sockdiag.Close
 	return f, reset, err
 }

@@ -232,7 +232,7 @@ func (st *stage) verdict(h *host, flow conntrack.Tuple) (v reject.Verdict, err e
 	return v, err
 }
 
-// finding returns the finding about a connection, by the name of its detector.
+// finding returns the finding about a connection.
 func finding(found []detect.Finding, subject conntrack.Tuple) (detect.Finding, bool) {
 	want := fmt.Sprintf("%v > %v", netip.AddrPortFrom(subject.Src, subject.SrcPort), netip.AddrPortFrom(subject.Dst, subject.DstPort))
 	for _, f := range found {
@@ -242,6 +242,9 @@ func finding(found []detect.Finding, subject conntrack.Tuple) (detect.Finding, b
 	}
 	return detect.Finding{}, false
 }
+
+// told is a finding without its remedies, which the verdict names.
+func told(f detect.Finding) string { return fmt.Sprintf("%s (%v): %s", f.Subject, f.Confidence, f.Cause) }
 
 func describe(s sockdiag.Socket) string {
 	out := fmt.Sprintf("%v %v > %v", s.State, s.Local, s.Remote)

@@ -186,7 +186,15 @@ func (l *link) receive() ([]byte, error) {
 // context's.
 func explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		return context.Cause(ctx)
+		return ended(ctx)
 	}
 	return err
+}
+
+// ended is the error of a context that is done, with its cause.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(ctx.Err(), cause) {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
 }

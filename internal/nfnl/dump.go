@@ -14,7 +14,7 @@ func (c *Conn) Dump(ctx context.Context, req Message) iter.Seq2[Message, error] 
 	req.Flags |= DumpAll
 	return func(yield func(Message, error) bool) {
 		if err := ctx.Err(); err != nil {
-			yield(Message{}, context.Cause(ctx))
+			yield(Message{}, ended(ctx))
 			return
 		}
 		l, err := c.acquire(false)

@@ -39,7 +39,7 @@ type ListenConfig struct {
 func (c *Conn) Listen(ctx context.Context, cfg ListenConfig) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		if ctx.Err() != nil {
-			yield(Message{}, context.Cause(ctx))
+			yield(Message{}, ended(ctx))
 			return
 		}
 		l, err := c.acquire(true)

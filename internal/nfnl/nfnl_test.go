@@ -321,7 +321,7 @@ func TestCloseAndCancel(t *testing.T) {
 			c, _ := nfnltest.Dial(silent)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
-			if err := talk(ctx, c); !errors.Is(err, cause) {
+			if err := talk(ctx, c); !errors.Is(err, cause) || !errors.Is(err, context.Canceled) {
 				t.Errorf("cancelled while waiting: %v", err)
 			}
 			if err := talk(ctx, c); !errors.Is(err, cause) {

@@ -88,7 +88,7 @@ func chunk(reqs []Message, start int) int {
 // acknowledgement has got it.
 func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, error), fn func(Message) error) (err error) {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return ended(ctx)
 	}
 	l, err := c.acquire(false)
 	if err != nil {

@@ -174,14 +174,17 @@ func (s *socket) Receive(b []byte) (int, error) {
 // length.
 func (s *socket) recvfrom(fd uintptr) bool {
 	size := uint32(unsafe.Sizeof(s.from))
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd,
-		uintptr(unsafe.Pointer(unsafe.SliceData(s.buf))), uintptr(len(s.buf)), unix.MSG_TRUNC,
-		uintptr(unsafe.Pointer(&s.from)), uintptr(unsafe.Pointer(&size)))
+	n, errno := uintptr(0), syscall.EINTR
+	for errno == unix.EINTR {
+		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, fd,
+			uintptr(unsafe.Pointer(unsafe.SliceData(s.buf))), uintptr(len(s.buf)), unix.MSG_TRUNC,
+			uintptr(unsafe.Pointer(&s.from)), uintptr(unsafe.Pointer(&size)))
+	}
 	s.n, s.err = int(n), nil
 	if errno != 0 {
 		s.n, s.err = 0, errno
 	}
-	return errno != unix.EAGAIN && errno != unix.EINTR
+	return errno != unix.EAGAIN
 }
 
 func (s *socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
