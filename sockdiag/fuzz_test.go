@@ -1,21 +1,17 @@
 package sockdiag
 
 import (
-	"path/filepath"
-	"strings"
 	"testing"
+
+	"github.com/connsleuth/connsleuth/internal/fixture"
 )
 
 // FuzzDecodeSocket asserts that no input makes decodeSocket panic, that an
 // error comes with the zero Socket, that what was decoded survives being
 // encoded, and that decoding in place leaves nothing of the row before.
 func FuzzDecodeSocket(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.hex")
-	if err != nil || len(files) == 0 {
-		f.Fatalf("no captured rows: %v", err)
-	}
-	for _, file := range files {
-		f.Add(capture(f, strings.TrimSuffix(filepath.Base(file), ".hex")))
+	for _, name := range fixture.Names(f, "testdata") {
+		f.Add(capture(f, name))
 	}
 	full := withInfo(captured["listen-ipv6"], numberedInfo())
 	full.Shutdown, full.V6Only, full.Mark, full.RecvQueue = 1, true, 2, 3

@@ -3,40 +3,22 @@ package sockdiag
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/connsleuth/connsleuth/internal/fixture"
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
-// capture reads a row captured from a kernel: hexadecimal digits, with
-// comments that start with #.
+// capture reads a row captured from a kernel.
 func capture(t testing.TB, name string) []byte {
 	t.Helper()
 	if bigEndian {
 		t.Skip("the captured rows come from a little-endian machine")
 	}
-	text, err := os.ReadFile(filepath.Join("testdata", name+".hex"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var digits strings.Builder
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "#") {
-			digits.WriteString(strings.TrimSpace(line))
-		}
-	}
-	b, err := hex.DecodeString(digits.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return fixture.Read(t, "testdata/"+name+".hex")
 }
 
 const (

@@ -10,7 +10,7 @@ import (
 // error and of the quoted TCP header read from offsets known beforehand,
 // nothing checked.
 func BenchmarkDecode(b *testing.B) {
-	pkt := fixture(b, "v4-tcp-syn-host-prohibited")
+	pkt := capture(b, "v4-tcp-syn-host-prohibited")
 	var sink Packet
 	var floor float64 // ns
 	b.Run("floor", func(b *testing.B) {
@@ -24,7 +24,7 @@ func BenchmarkDecode(b *testing.B) {
 		b.Fatalf("the floor reads something else:\n%s\n%s", plain(sink), plain(want))
 	}
 	for _, name := range []string{"v4-tcp-syn-host-prohibited", "v6-tcp-syn-admin-prohibited", "v4-tcp-synack", "v6-extensions-udp"} {
-		pkt := fixture(b, name)
+		pkt := capture(b, name)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

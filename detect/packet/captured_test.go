@@ -3,6 +3,8 @@ package packet
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/connsleuth/connsleuth/internal/fixture"
 )
 
 var (
@@ -249,10 +251,10 @@ var captured = []struct {
 }
 
 func TestDecodeCaptured(t *testing.T) {
-	if have := len(fixtures(t)); have != len(captured) {
+	if have := len(fixture.Names(t, captures)); have != len(captured) {
 		t.Errorf("%d packets in testdata, %d in the table", have, len(captured))
 	}
 	for _, tt := range captured {
-		t.Run(tt.name, func(t *testing.T) { check(t, fixture(t, tt.name), tt.want) })
+		t.Run(tt.name, func(t *testing.T) { check(t, capture(t, tt.name), tt.want) })
 	}
 }

@@ -1,6 +1,10 @@
 package packet
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/connsleuth/connsleuth/internal/fixture"
+)
 
 // contradiction names the first fact in part that is not in whole, where part
 // was decoded from the first bytes of the same packet; "" if there is none.
@@ -113,8 +117,8 @@ func checkSane(t *testing.T, b []byte) {
 
 // TestCut cuts every captured packet everywhere.
 func TestCut(t *testing.T) {
-	for _, name := range fixtures(t) {
-		b := fixture(t, name)
+	for _, name := range fixture.Names(t, captures) {
+		b := capture(t, name)
 		for n := range len(b) + 1 {
 			checkCut(t, b, n)
 			checkSane(t, b[:n])
@@ -123,8 +127,8 @@ func TestCut(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, name := range fixtures(f) {
-		b := fixture(f, name)
+	for _, name := range fixture.Names(f, captures) {
+		b := capture(f, name)
 		f.Add(b, uint16(len(b)/2))
 	}
 	f.Add(v6(extHopByHop, raw("2c 00 0104 00000000"), raw("33 00 0001 00000001"),

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/connsleuth/connsleuth/internal/fixture"
 )
 
 // TestTcpdump compares with tcpdump, where it is installed: each captured
@@ -20,9 +22,9 @@ func TestTcpdump(t *testing.T) {
 		}
 		t.Skip("no tcpdump to compare with")
 	}
-	for _, name := range fixtures(t) {
+	for _, name := range fixture.Names(t, captures) {
 		t.Run(name, func(t *testing.T) {
-			b := fixture(t, name)
+			b := capture(t, name)
 			p, err := Decode(b)
 			if err != nil {
 				t.Fatal(err)

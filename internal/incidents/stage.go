@@ -244,7 +244,9 @@ func finding(found []detect.Finding, subject conntrack.Tuple) (detect.Finding, b
 }
 
 // told is a finding without its remedies, which the verdict names.
-func told(f detect.Finding) string { return fmt.Sprintf("%s (%v): %s", f.Subject, f.Confidence, f.Cause) }
+func told(f detect.Finding) string {
+	return fmt.Sprintf("%s (%v): %s", f.Subject, f.Confidence, f.Cause)
+}
 
 func describe(s sockdiag.Socket) string {
 	out := fmt.Sprintf("%v %v > %v", s.State, s.Local, s.Remote)

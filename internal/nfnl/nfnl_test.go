@@ -231,7 +231,7 @@ func TestBatch(t *testing.T) {
 }
 
 func TestBatchBreaksOff(t *testing.T) {
-	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte { return [][]byte{nil} })
+	c, _ := nfnltest.Dial(func(nfnltest.Request) [][]byte { return [][]byte{nil} })
 	defer c.Close()
 	err := c.Batch(t.Context(), []nfnl.Message{request}, func(int, error) { t.Error("told an outcome") })
 	if !errors.Is(err, nfnl.ErrOverrun) || !strings.Contains(err.Error(), "after 0 of 1 requests") {

@@ -103,7 +103,7 @@ func TestConsoleDetails(t *testing.T) {
 }
 
 func TestNewMarker(t *testing.T) {
-	if newMarker() == newMarker() {
+	if first := newMarker(); first == newMarker() {
 		t.Error("two runs have the same marker")
 	}
 }

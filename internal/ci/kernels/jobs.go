@@ -95,7 +95,7 @@ func (m module) testJobs(ctx context.Context, packages []string, mayBeNone bool)
 		return nil, err
 	}
 	if len(pkgs) == 0 && !mayBeNone {
-		return nil, fmt.Errorf("no test of module %s uses %s: name the packages to run, for instance ./...", m.path, m.lab())
+		return nil, fmt.Errorf("no test of module %s uses %s: name the packages to run, or ./... for all", m.path, m.lab())
 	}
 	var jobs []job
 	for _, p := range pkgs {
