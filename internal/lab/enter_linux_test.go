@@ -28,6 +28,12 @@ const (
 	statusTerminated = 43
 )
 
+func init() {
+	if mode := os.Getenv(helperMode); mode != "" {
+		os.Exit(helper(mode))
+	}
+}
+
 func helper(mode string) int {
 	if mode == "forbid" {
 		return forbid()

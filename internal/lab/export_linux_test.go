@@ -1,15 +1,6 @@
 package lab
 
-import (
-	"io/fs"
-	"net/netip"
-	"os"
-)
-
-// Pair and Diagnose are for the tests.
-func Pair(p netip.Prefix) (a, b netip.Addr, err error) { return pair(p) }
-
-func Diagnose(proc fs.FS, err error) *Forbidden { return diagnose(proc, "try", err) }
+import "os"
 
 // Keep returns h in a namespace held by a file of its own, which outlives its
 // network.

@@ -36,11 +36,11 @@ func (p procFS) Open(name string) (f fs.File, err error) {
 // /proc/sys/net the kernel looks at the thread that opens; /proc/net is a link
 // to that of the main thread, so the thread's own must be named.
 func load(name string) (*memFile, error) {
-	real := path.Join("/proc", name)
+	actual := path.Join("/proc", name)
 	if name == "net" || strings.HasPrefix(name, "net/") {
-		real = path.Join("/proc/thread-self", name)
+		actual = path.Join("/proc/thread-self", name)
 	}
-	f, err := os.Open(real)
+	f, err := os.Open(actual)
 	if err != nil {
 		return nil, renamed(err, name)
 	}

@@ -122,11 +122,11 @@ var errInside = errors.New("inside")
 
 func TestDo(t *testing.T) {
 	h := lab.New(t).MustHost(t, "h")
-	if err := h.Do(func() error { return errInside }); err != errInside {
+	if err := h.Do(func() error { return errInside }); !errors.Is(err, errInside) {
 		t.Errorf("got %v, want the function's error", err)
 	}
 	nested := h.Do(func() error { return h.Do(func() error { return errInside }) })
-	if nested != errInside {
+	if !errors.Is(nested, errInside) {
 		t.Errorf("nested: got %v", nested)
 	}
 }
@@ -178,8 +178,9 @@ func TestExec(t *testing.T) {
 			t.Errorf("%s: %v\n%s", h.Name(), err, out)
 		}
 	}
-	if _, err := client.Exec(within(t), "ip", "no-such-object"); err == nil || !strings.Contains(err.Error(), "no-such-object") {
-		t.Errorf("failing: got %v, want its standard error", err)
+	_, err := client.Exec(within(t), "ip", "no-such-object")
+	if e, ok := errors.AsType[*exec.ExitError](err); !ok || len(err.Error()) <= len("lab: host client: ip: : "+e.Error()) {
+		t.Errorf("failing: got %v, want its status and standard error", err)
 	}
 	if _, err := client.Exec(within(t), "no-such-tool"); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("missing: got %v, want exec.ErrNotFound", err)

@@ -1,15 +1,9 @@
 package lab_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/connsleuth/connsleuth/internal/lab"
 )
 
-func TestMain(m *testing.M) {
-	if mode := os.Getenv(helperMode); mode != "" {
-		os.Exit(helper(mode))
-	}
-	lab.Main(m)
-}
+func TestMain(m *testing.M) { lab.Main(m) }

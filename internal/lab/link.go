@@ -10,7 +10,10 @@ import (
 )
 
 // firstIndex is where interface indexes of links begin. Below it are lo and
-// the tunnel devices some kernels put into every namespace.
+// the tunnel devices some kernels put into every namespace. The two ends of a
+// link have different ones: where they are alike, the kernel lets up to a
+// second pass before the first end is up (linkwatch_urgent_event,
+// net/core/link_watch.c).
 const firstIndex = 100
 
 // Link connects two hosts by a veth pair. Of each prefix the first usable
@@ -40,8 +43,8 @@ func (n *Network) link(a, b *Host, v4, v6 netip.Prefix) error {
 	n.links++
 	id := uint32(n.links)
 	n.mu.Unlock()
-	at := port{peer: b, index: firstIndex + id, v4: a4, v6: a6, mac: mac(id, 1)}
-	bt := port{peer: a, index: firstIndex + id, v4: b4, v6: b6, mac: mac(id, 2)}
+	at := port{peer: b, index: firstIndex + 2*id, v4: a4, v6: a6, mac: mac(id, 1)}
+	bt := port{peer: a, index: firstIndex + 2*id + 1, v4: b4, v6: b6, mac: mac(id, 2)}
 	if err := a.addVeth(at, bt); err != nil {
 		return fmt.Errorf("veth: %w", err)
 	}

@@ -47,7 +47,7 @@ func exchange(ctx context.Context, from, to *lab.Host, addr netip.Addr) error {
 	}
 	got, err := io.ReadAll(c)
 	if string(got) != "hello" {
-		return fmt.Errorf("got %q: %v", got, err)
+		return errors.Join(fmt.Errorf("got %q", got), err)
 	}
 	return nil
 }
@@ -77,12 +77,12 @@ func TestDatagrams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		t.Cleanup(func() { l.Close() })
 		c, err := client.Dial(within(t), "udp", netip.AddrPort{}, l.LocalAddr().(*net.UDPAddr).AddrPort(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		if _, err := io.WriteString(c, "hello"); err != nil {
 			t.Fatal(err)
 		}

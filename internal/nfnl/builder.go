@@ -33,9 +33,6 @@ type Message struct {
 // Filtered reports NLM_F_DUMP_FILTERED: the kernel applied a dump filter.
 func (m Message) Filtered() bool { return m.Flags&filtered != 0 }
 
-// Interrupted reports NLM_F_DUMP_INTR: the table changed under the dump.
-func (m Message) Interrupted() bool { return m.Flags&intr != 0 }
-
 // Builder writes the payload of a request: a fixed header and attributes.
 // Values of U16, U32 and U64 are in network byte order, as netfilter wants;
 // the Host variants in the host's, as sock_diag and route want. A value that

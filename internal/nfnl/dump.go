@@ -6,8 +6,9 @@ import (
 )
 
 // Dump sends a request with NLM_F_DUMP and yields the messages of the answer.
-// The sequence ends after the first error. Breaking off is free: the socket is
-// thrown away with what is still on its way.
+// The sequence ends after the first error; ErrInterrupted comes after the last
+// row. Breaking off is free: the socket is thrown away with what is still on
+// its way.
 //
 // Nothing is allocated per message.
 func (c *Conn) Dump(ctx context.Context, req Message) iter.Seq2[Message, error] {
@@ -36,6 +37,7 @@ func (c *Conn) Dump(ctx context.Context, req Message) iter.Seq2[Message, error] 
 
 // dump reads until DONE and reports whether it got there.
 func (l *link) dump(ctx context.Context, seq uint32, yield func(Message, error) bool) bool {
+	interrupted := false
 	for {
 		b, err := l.receive()
 		if err != nil {
@@ -52,9 +54,14 @@ func (l *link) dump(ctx context.Context, seq uint32, yield func(Message, error) 
 			if h.seq != seq {
 				continue
 			}
+			interrupted = interrupted || h.flags&intr != 0
 			switch h.typ {
 			case typeDone:
-				if err := parseDone(h.flags, data); err != nil {
+				err := parseDone(h.flags, data)
+				if err == nil && interrupted {
+					err = ErrInterrupted
+				}
+				if err != nil {
 					yield(Message{}, err)
 				}
 				return true

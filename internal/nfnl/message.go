@@ -29,6 +29,10 @@ var ErrOverrun = errors.New("netlink receive buffer overrun: messages were lost"
 // message longer than its datagram.
 var ErrTruncated = errors.New("netlink message truncated")
 
+// ErrInterrupted tells that the table changed under a dump, so that rows may be
+// missing or twice (NLM_F_DUMP_INTR). Conntrack and sock_diag never say so.
+var ErrInterrupted = errors.New("the table changed while it was dumped")
+
 // Error is the kernel's refusal of a request. It answers errors.Is for the
 // errno and, through it, fs.ErrNotExist, fs.ErrPermission, fs.ErrExist and
 // errors.ErrUnsupported.

@@ -65,6 +65,15 @@ func TestDump(t *testing.T) {
 			want: []string{"a"}, err: fs.ErrNotExist,
 		},
 		{
+			name: "the table changed, as only DONE tells",
+			answer: func(r nfnltest.Request) [][]byte {
+				done := nfnltest.Done(r.Seq, 0)
+				binary.NativeEndian.PutUint16(done[6:], nfnl.Multi|0x10) // NLM_F_DUMP_INTR
+				return [][]byte{data(r, "a"), done}
+			},
+			want: []string{"a"}, err: nfnl.ErrInterrupted,
+		},
+		{
 			name: "refused",
 			answer: func(r nfnltest.Request) [][]byte {
 				return [][]byte{nfnltest.Acknowledge(r, syscall.EPERM, "", 0)}
@@ -263,6 +272,27 @@ func TestTransaction(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestOverrunKeepsAnswers checks that the answers before an overrun are told,
+// and the overrun too.
+func TestOverrunKeepsAnswers(t *testing.T) {
+	c, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		switch r.Data[0] {
+		case 0:
+			return [][]byte{nil, nfnltest.Acknowledge(r, 0, "", 0)}
+		case 1:
+			return [][]byte{nfnltest.Acknowledge(r, syscall.ENOENT, "", 0), nil}
+		}
+		return nil
+	})
+	defer c.Close()
+	reqs := []nfnl.Message{{Flags: nfnl.Ack, Data: []byte{0}}, {Flags: nfnl.Ack, Data: []byte{1}}, {Flags: nfnl.Ack, Data: []byte{2}}}
+	err := c.Transaction(t.Context(), reqs)
+	batch, ok := errors.AsType[*nfnl.BatchError](err)
+	if !ok || batch.Index != 1 || !errors.Is(err, fs.ErrNotExist) || !errors.Is(err, nfnl.ErrOverrun) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 )
 
 // Do sends one request and waits for its acknowledgement. Messages that come
@@ -109,6 +111,9 @@ func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, e
 	}
 	for a.want > 0 {
 		b, err := l.receive()
+		if errors.Is(err, ErrOverrun) {
+			return errors.Join(err, l.drain(&a))
+		}
 		if err != nil {
 			return explain(ctx, err)
 		}
@@ -118,6 +123,28 @@ func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, e
 	}
 	clean = true
 	return nil
+}
+
+// drain takes the answers that were queued before an overrun: the kernel tells
+// of the loss first, and drops the newest.
+func (l *link) drain(a *answers) error {
+	if err := l.sock.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		return err
+	}
+	for {
+		b, err := l.receive()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case errors.Is(err, ErrOverrun):
+			continue
+		case err != nil:
+			return err
+		}
+		if err := a.take(b); err != nil {
+			return err
+		}
+	}
 }
 
 // answers collects the acknowledgements of one exchange.

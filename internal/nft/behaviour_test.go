@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -28,8 +29,8 @@ func connect(ctx context.Context, from *lab.Host, to netip.AddrPort) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return context.DeadlineExceeded
 	}
 	return err
 }
@@ -90,7 +91,7 @@ func TestVerdicts(t *testing.T) {
 			}
 			got4 := connect(ctx, client, netip.AddrPortFrom(server.Addr4(), port))
 			hits4 := hits(t, server)
-			if got4 != test.want4 || hits4 == 0 {
+			if !errors.Is(got4, test.want4) || hits4 == 0 {
 				t.Errorf("IPv4: got %v after %d packets, want %v", got4, hits4, test.want4)
 			}
 			if test.verdict == nft.Drop {
@@ -99,7 +100,7 @@ func TestVerdicts(t *testing.T) {
 			got6 := connect(ctx, client, netip.AddrPortFrom(server.Addr6(), port))
 			hits6 := hits(t, server) - hits4
 			ipv4Only := test.want4 != nil && test.want6 == nil
-			if got6 != test.want6 || (hits6 == 0) != ipv4Only {
+			if !errors.Is(got6, test.want6) || (hits6 == 0) != ipv4Only {
 				t.Errorf("IPv6: got %v after %d packets, want %v", got6, hits6, test.want6)
 			}
 		})

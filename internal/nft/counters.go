@@ -59,11 +59,11 @@ func (c *Conn) readRules(ctx context.Context, family Family, table, chain string
 	req.String(ruleChain, chain)
 	var counters []Counter
 	for m, err := range c.nl.Dump(ctx, req.Message()) {
+		if errors.Is(err, nfnl.ErrInterrupted) {
+			return nil, ErrChanged
+		}
 		if err != nil {
 			return nil, err
-		}
-		if m.Interrupted() {
-			return nil, ErrChanged
 		}
 		counter, err := decodeRule(m.Data)
 		if err != nil {

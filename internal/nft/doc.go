@@ -23,6 +23,6 @@
 //
 //   - nft.go, rule.go and verdict.go are the values.
 //   - check.go refuses the impossible.
-//   - expr.go and encode.go write them as expressions and messages.
+//   - encode.go, act.go and expr.go write them as messages and expressions.
 //   - conn.go sends them; counters.go reads back.
 package nft
