@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 )
 
@@ -19,15 +20,17 @@ const (
 
 	errAttrMsg    = 1 // NLMSGERR_ATTR_MSG
 	errAttrOffset = 2 // NLMSGERR_ATTR_OFFS
+
+	maxErrno = 4999 // MAX_ERRNO is 4095; ipset has its own from 4096 on
 )
 
 // ErrOverrun tells that the kernel dropped messages because the socket's
 // receive buffer was full. The stream goes on after it.
 var ErrOverrun = errors.New("netlink receive buffer overrun: messages were lost")
 
-// ErrTruncated tells that a datagram was larger than the receive buffer or a
-// message longer than its datagram.
-var ErrTruncated = errors.New("netlink message truncated")
+// ErrTruncated tells that a datagram was larger than the receive buffer, or a
+// message longer than its datagram or shorter than its kind.
+var ErrTruncated = errors.New("netlink message truncated or malformed")
 
 // ErrInterrupted tells that the table changed under a dump, so that rows may be
 // missing or twice (NLM_F_DUMP_INTR). Conntrack and sock_diag never say so.
@@ -112,6 +115,9 @@ func parseError(flags uint16, b []byte) error {
 	if errno == 0 {
 		return nil
 	}
+	if errno < 0 || errno > maxErrno {
+		return fmt.Errorf("%w: %d is no errno", ErrTruncated, errno)
+	}
 	e := &Error{Errno: syscall.Errno(errno)}
 	if flags&flagAckTLVs == 0 {
 		return e
@@ -133,8 +139,8 @@ func parseDone(flags uint16, b []byte) error {
 		return nil
 	}
 	errno := -int32(binary.NativeEndian.Uint32(b))
-	if errno <= 0 {
-		return nil
+	if errno <= 0 || errno > maxErrno {
+		return nil // other families put other things there
 	}
 	e := &Error{Errno: syscall.Errno(errno)}
 	if flags&flagAckTLVs != 0 {
@@ -148,7 +154,7 @@ func (e *Error) extend(b []byte) {
 	for a := Walk(b); a.Next(); {
 		switch a.Type {
 		case errAttrMsg:
-			e.Text = a.String()
+			e.Text = strings.ToValidUTF8(a.String(), "?")
 		case errAttrOffset:
 			e.Offset = int(a.HostU32())
 		}
