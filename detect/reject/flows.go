@@ -14,9 +14,10 @@ type flows struct {
 	max   int
 	by    map[conntrack.Tuple]*list.Element
 	order *list.List // of *refused, latest refusal first
-	// waiting are those whose reason or ICMP error may still come, in the
-	// order of their dueAt.
-	waiting []*refused
+	// waiting are those of which more may still be told, in the order in
+	// which they are due; ready are those of which all was told.
+	waiting []waiter
+	ready   []*refused
 }
 
 // refused is one refused flow.
@@ -28,6 +29,13 @@ type refused struct {
 	verdict Verdict
 	told    bool      // verdict was yielded
 	dueAt   time.Time // until when it waits; zero is not waiting
+}
+
+// waiter is a place in the queue; it is void when the flow's dueAt has become
+// another.
+type waiter struct {
+	flow *refused
+	at   time.Time
 }
 
 func newFlows(limit int) *flows {
@@ -53,13 +61,25 @@ func (fs *flows) begin(e Evidence, now time.Time, wait time.Duration) {
 	}
 	if r.dueAt.IsZero() {
 		r.dueAt = now.Add(wait)
-		fs.waiting = append(fs.waiting, r)
+		fs.waiting = append(fs.waiting, waiter{r, r.dueAt})
 	}
 	if overtaken := r.evidence.Refusal == ICMPSent && e.Refusal == Logged; !overtaken || r.told {
 		r.count++
 	}
 	r.evidence, r.last = e, now
 	fs.order.MoveToFront(el)
+	fs.told(r)
+}
+
+// told makes a flow ready as soon as nothing more is to come: the reason of an
+// INVALID packet, the end of a connection's entry, the ICMP error.
+func (fs *flows) told(r *refused) {
+	e := &r.evidence
+	reason := e.State != Invalid || e.Reason != ""
+	end := e.Entry.Result != Absent || !e.goesOn() || e.Ended.Result == Present
+	if reason && end && e.ICMP.Result == Present && !r.dueAt.IsZero() {
+		fs.ready = append(fs.ready, r)
+	}
 }
 
 // count counts a packet of a flow that is remembered and was looked at less
@@ -84,6 +104,18 @@ func (fs *flows) count(e *Evidence, now time.Time, repeat time.Duration) bool {
 func (fs *flows) addReason(h packet.Header, reason string) {
 	if r := fs.get(h); r != nil && keyOf(r.evidence.Packet.Value) == keyOf(h) {
 		r.evidence.Reason = reason
+		fs.told(r)
+	}
+}
+
+// addEnded gives the packets of a connection the end of its entry.
+func (fs *flows) addEnded(e Ended) {
+	for _, t := range []conntrack.Tuple{e.Event.Flow.Original, e.Event.Flow.Reply} {
+		if el, ok := fs.by[t]; ok {
+			r := el.Value.(*refused)
+			r.evidence.Ended = Found(e)
+			fs.told(r)
+		}
 	}
 }
 
@@ -95,6 +127,7 @@ func (fs *flows) confirm(quoted, icmp packet.Header) bool {
 		return false
 	}
 	r.evidence.ICMP = Found(icmp)
+	fs.told(r)
 	return true
 }
 
@@ -107,29 +140,32 @@ func (fs *flows) get(h packet.Header) *refused {
 
 // untilDue is how long until the next flow is due.
 func (fs *flows) untilDue(now time.Time) time.Duration {
-	if len(fs.waiting) == 0 {
+	switch {
+	case len(fs.ready) > 0:
+		return 0
+	case len(fs.waiting) == 0:
 		return time.Hour
 	}
-	return max(fs.waiting[0].dueAt.Sub(now), 0)
+	return max(fs.waiting[0].at.Sub(now), 0)
 }
 
-// due returns the verdicts that are to be yielded: on flows whose waiting is
-// over, if they are new, differ from what was yielded, or were yielded at least
-// repeat ago. ended tells how an entry ended: the kernel may tell of the end of
-// an entry only when the packet meets it, and by another socket.
-func (fs *flows) due(now time.Time, repeat time.Duration, ended func(conntrack.Tuple) (Ended, bool)) []Verdict {
-	var out []Verdict
-	for len(fs.waiting) > 0 && !now.Before(fs.waiting[0].dueAt) {
-		r := fs.waiting[0]
-		fs.waiting[0] = nil
-		fs.waiting = fs.waiting[1:]
-		r.dueAt = time.Time{}
-		if e := &r.evidence; e.Ended.Result == NotLooked {
-			e.Ended = NotFound[Ended]()
-			if end, ok := ended(PacketTuple(e.Packet.Value)); ok {
-				e.Ended = Found(end)
-			}
+// due returns the verdicts that are to be yielded: on flows that are ready or
+// have waited long enough, if they are new, differ from what was yielded, or
+// were yielded at least repeat ago.
+func (fs *flows) due(now time.Time, repeat time.Duration) []Verdict {
+	for len(fs.waiting) > 0 && !now.Before(fs.waiting[0].at) {
+		if w := fs.waiting[0]; w.flow.dueAt.Equal(w.at) {
+			fs.ready = append(fs.ready, w.flow)
 		}
+		fs.waiting[0] = waiter{}
+		fs.waiting = fs.waiting[1:]
+	}
+	var out []Verdict
+	for _, r := range fs.ready {
+		if r.dueAt.IsZero() {
+			continue // it is there twice
+		}
+		r.dueAt = time.Time{}
 		v := Explain(r.evidence)
 		v.Count, v.First, v.Last = r.count, r.first, r.last
 		if !r.told || v.Cause != r.verdict.Cause || v.Confidence != r.verdict.Confidence ||
@@ -138,6 +174,8 @@ func (fs *flows) due(now time.Time, repeat time.Duration, ended func(conntrack.T
 			out = append(out, v)
 		}
 	}
+	clear(fs.ready)
+	fs.ready = fs.ready[:0]
 	return out
 }
 

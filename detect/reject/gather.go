@@ -31,6 +31,7 @@ func (w *watch) take(ctx context.Context, s signal) {
 		e := Ended{Event: s.event, At: now}
 		w.ended.put(s.event.Flow.Original, e)
 		w.ended.put(s.event.Flow.Reply, e)
+		w.flows.addEnded(e)
 		return
 	}
 	p, err := packet.Decode(s.packet.Payload)
@@ -117,6 +118,9 @@ func (w *watch) gather(ctx context.Context, e *Evidence) {
 		e.Entry = Found(flow)
 	case errors.Is(err, fs.ErrNotExist):
 		e.Entry = NotFound[conntrack.Flow]()
+	}
+	if ended, ok := w.ended.get(tuple); ok {
+		e.Ended = Found(ended)
 	}
 	if tuple.Proto == conntrack.ProtoTCP {
 		w.gatherSockets(ctx, e)

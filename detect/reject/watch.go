@@ -29,8 +29,9 @@ type Config struct {
 	// Reasons reads the kernel's own reasons for INVALID packets, from group
 	// 0. Package nflog says which sysctls make it write them.
 	Reasons bool
-	// Wait is how long a refused packet's reason and ICMP error are waited
-	// for, since they come on other sockets; 0 is 50 ms.
+	// Wait is how long a verdict waits at most for what comes on other
+	// sockets: the packet's reason, its ICMP error, the end of its entry; 0
+	// is 250 ms.
 	Wait time.Duration
 	// Repeat is how often the verdict on one flow is yielded again, with its
 	// count, while its packets go on being refused for the same cause; 0 is
@@ -45,7 +46,7 @@ type Config struct {
 
 func (cfg Config) withDefaults() Config {
 	if cfg.Wait == 0 {
-		cfg.Wait = 50 * time.Millisecond
+		cfg.Wait = 250 * time.Millisecond
 	}
 	if cfg.Repeat == 0 {
 		cfg.Repeat = 10 * time.Second
@@ -229,7 +230,7 @@ func (w *watch) run(ctx context.Context, yield func(Verdict, error) bool) {
 			}
 		case <-due.C:
 		}
-		for _, v := range w.flows.due(time.Now(), w.cfg.Repeat, w.ended.get) {
+		for _, v := range w.flows.due(time.Now(), w.cfg.Repeat) {
 			if !yield(v, nil) {
 				return
 			}

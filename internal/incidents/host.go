@@ -93,7 +93,7 @@ func (h *host) watch(ctx context.Context) error {
 		}
 	}
 	ready, ended := make(chan struct{}), make(chan struct{})
-	cfg := &reject.Config{NetNS: h.NetNS(), Proc: h.FS(), Groups: []uint16{group}, Reasons: true,
+	cfg := &reject.Config{NetNS: h.NetNS(), Proc: h.FS(), Groups: []uint16{group}, Reasons: true, Wait: time.Second,
 		Ready: func() { close(ready) }}
 	h.watching.Go(func() {
 		defer close(ended)
