@@ -92,9 +92,11 @@ func (c *Conn) Get(ctx context.Context, tuple Tuple, zone uint16) (Flow, error) 
 }
 
 // Delete removes one entry: the one that has the flow's original tuple, zone
-// and ID. An entry that is gone already, or was replaced by a later one of the
-// same tuple, is fs.ErrNotExist, and nothing is removed. A flow without an ID
-// is refused.
+// and ID. An entry that is gone already, or was replaced by one of another ID,
+// is fs.ErrNotExist, and nothing is removed. A flow without an ID is refused.
+//
+// An entry of the same tuple that the kernel put where the earlier one was has
+// the same ID: see Flow.ID.
 func (c *Conn) Delete(ctx context.Context, flow Flow) error {
 	req, err := encodeDelete(&flow)
 	if err != nil {
@@ -104,8 +106,9 @@ func (c *Conn) Delete(ctx context.Context, flow Flow) error {
 }
 
 // Create makes an entry. Original, Reply and Timeout (1 s or more) are
-// required; Status gets Confirmed; ID, Use, counters and timestamps are the
-// kernel's to give. An entry of the same tuple and zone is fs.ErrExist.
+// required; Status gets Confirmed; zones, Mark and TCP are taken as they are;
+// ID, Use, counters and timestamps are the kernel's to give. An entry of the
+// same tuple and zone is fs.ErrExist.
 func (c *Conn) Create(ctx context.Context, flow Flow) error {
 	req, err := encodeCreate(&flow)
 	if err != nil {

@@ -111,7 +111,7 @@ func encodeCreate(f *Flow) (nfnl.Message, error) {
 	}
 	b.U32(ctaStatus, uint32(f.Status|Confirmed)) // EBUSY without it
 	b.U32(ctaTimeout, uint32(f.Timeout/time.Second))
-	if f.Has(FieldMark) {
+	if f.Has(FieldMark) || f.Mark != 0 {
 		b.U32(ctaMark, f.Mark)
 	}
 	if f.Original.Proto == ProtoTCP {

@@ -36,7 +36,7 @@ func opError(op string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.EPERM):
+	case op != "dial" && errors.Is(err, syscall.EPERM): // that of dial names its own capability
 		err = fmt.Errorf("%w: needs CAP_NET_ADMIN in the user namespace that owns the network namespace "+
 			"(run as root, or: setcap cap_net_admin+ep PROGRAM)", err)
 	case op == "dump" && errors.Is(err, syscall.EINVAL):

@@ -40,7 +40,8 @@ type Event struct {
 
 // Expired reports that the entry ended because its time ran out. An entry that
 // was deleted or evicted still had time left, which the kernel sends along with
-// the event (CTA_TIMEOUT, left out when it is 0). Kernels before 5.13 send
+// the event (CTA_TIMEOUT, left out when it is less than 1 s, so that one deleted
+// in its last second counts as expired). Kernels before 5.13 send
 // neither time nor TCP state with it; on those the answer for TCP is false,
 // and for other protocols not to be relied on.
 func (e Event) Expired() bool {
@@ -85,9 +86,8 @@ func (c *Conn) Events(ctx context.Context, opts *EventOptions) iter.Seq2[Event, 
 	}
 	return func(yield func(Event, error) bool) {
 		for m, err := range c.nl.Listen(ctx, cfg) {
-			var e Event
-			if err == nil {
-				e.Type = eventType(m)
+			e := Event{Type: eventType(m)}
+			if err == nil && e.Type != 0 {
 				err = decodeFlow(m.Data, &e.Flow)
 			}
 			switch {

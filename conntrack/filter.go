@@ -23,7 +23,7 @@ type Filter struct {
 	// is any, and any other than 0 leaves out what is not TCP.
 	TCPStates TCPStates
 	// Src and Dst hold the original direction's addresses; the zero Prefix
-	// holds all.
+	// holds all, any other invalid one none.
 	Src, Dst netip.Prefix
 }
 
@@ -39,7 +39,8 @@ func TCPStateSet(states ...TCPState) TCPStates {
 	return set
 }
 
-// Match reports whether the flow passes.
+// Match reports whether the flow passes. A flow that lacks a value the filter
+// asks for does not.
 func (f *Filter) Match(flow *Flow) bool {
 	if f == nil {
 		return true
@@ -48,12 +49,13 @@ func (f *Filter) Match(flow *Flow) bool {
 	switch {
 	case f.Proto != 0 && t.Proto != f.Proto,
 		f.IPv4Only && !t.Src.Is4(),
-		f.IPv6Only && t.Src.Is4(),
+		f.IPv6Only && !t.Src.Is6(),
+		f.StatusSet|f.StatusUnset != 0 && !flow.Has(FieldStatus),
 		flow.Status&f.StatusSet != f.StatusSet,
 		flow.Status&f.StatusUnset != 0,
 		f.TCPStates != 0 && (!flow.Has(FieldTCP) || f.TCPStates&(1<<flow.TCP.State) == 0),
-		f.Src.IsValid() && !f.Src.Contains(t.Src),
-		f.Dst.IsValid() && !f.Dst.Contains(t.Dst):
+		f.Src != netip.Prefix{} && !f.Src.Contains(t.Src),
+		f.Dst != netip.Prefix{} && !f.Dst.Contains(t.Dst):
 		return false
 	}
 	return true

@@ -31,7 +31,10 @@ type Flow struct {
 	// Offloaded flows have none: see Has.
 	Timeout time.Duration
 	Mark    uint32
-	// ID tells an entry from a later one of the same tuple (CTA_ID).
+	// ID is made of the tuple and of where the entry lies in the kernel's
+	// memory (CTA_ID, nf_ct_get_id). It tells an entry from a later one of the
+	// same tuple, unless that one was given the same memory: right after the
+	// earlier one went, it often is. Start then tells them apart.
 	ID uint32
 	// Use is the entry's reference count.
 	Use uint32

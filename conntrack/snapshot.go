@@ -37,17 +37,26 @@ func (c *Conn) Snapshot(ctx context.Context, filter *Filter) (*Snapshot, error) 
 }
 
 // dedup drops rows that came again. IDs are hashes (nf_ct_get_id), so that a
-// repeated ID only makes a row suspect: the tuples decide.
+// repeated ID only makes a row suspect: the tuples decide. Entries that share
+// an ID are told apart in the upper half of the key.
 func (s *Snapshot) dedup() {
-	seen := make(map[uint32]int, len(s.Flows))
+	seen := make(map[uint64]int, len(s.Flows))
 	kept := s.Flows[:0]
 	for _, f := range s.Flows {
-		if at, ok := seen[f.ID]; ok && f.Has(FieldID) && sameEntry(&kept[at], &f) {
+		key := uint64(f.ID)
+		at, again := seen[key]
+		for again && !sameEntry(&kept[at], &f) {
+			key += 1 << 32
+			at, again = seen[key]
+		}
+		switch {
+		case again:
 			s.Duplicates++
 			kept[at] = f // the later view
 			continue
+		case f.Has(FieldID):
+			seen[key] = len(kept)
 		}
-		seen[f.ID] = len(kept)
 		kept = append(kept, f)
 	}
 	clear(s.Flows[len(kept):])

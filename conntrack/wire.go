@@ -96,8 +96,10 @@ func decodeFlow(b []byte, f *Flow) error {
 }
 
 func (f *Flow) decode(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		var err error
 		switch a.Type {
 		case ctaTupleOrig:
@@ -105,19 +107,19 @@ func (f *Flow) decode(b []byte) error {
 		case ctaTupleReply:
 			err = f.Reply.decode(a.Value, &f.ReplyZone)
 		case ctaStatus:
-			f.Status, f.Fields = Status(a.U32()), f.Fields|FieldStatus
+			f.Status, f.Fields = Status(a.U32(&bad)), f.Fields|FieldStatus
 		case ctaProtoinfo:
 			err = f.decodeProtoinfo(a.Value)
 		case ctaTimeout:
-			f.Timeout, f.Fields = time.Duration(a.U32())*time.Second, f.Fields|FieldTimeout
+			f.Timeout, f.Fields = time.Duration(a.U32(&bad))*time.Second, f.Fields|FieldTimeout
 		case ctaMark:
-			f.Mark, f.Fields = a.U32(), f.Fields|FieldMark
+			f.Mark, f.Fields = a.U32(&bad), f.Fields|FieldMark
 		case ctaID:
-			f.ID, f.Fields = a.U32(), f.Fields|FieldID
+			f.ID, f.Fields = a.U32(&bad), f.Fields|FieldID
 		case ctaUse:
-			f.Use, f.Fields = a.U32(), f.Fields|FieldUse
+			f.Use, f.Fields = a.U32(&bad), f.Fields|FieldUse
 		case ctaZone:
-			f.Zone, f.Fields = a.U16(), f.Fields|FieldZone
+			f.Zone, f.Fields = a.U16(&bad), f.Fields|FieldZone
 		case ctaCountersOrig:
 			f.Fields |= FieldCounters
 			err = f.OriginalCounter.decode(a.Value)
@@ -131,12 +133,14 @@ func (f *Flow) decode(b []byte) error {
 			return fmt.Errorf("attribute %d: %w", a.Type, err)
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (t *Tuple) decode(b []byte, zone *uint16) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		var err error
 		switch a.Type {
 		case ctaTupleIP:
@@ -144,18 +148,20 @@ func (t *Tuple) decode(b []byte, zone *uint16) error {
 		case ctaTupleProto:
 			err = t.decodeProto(a.Value)
 		case ctaTupleZone:
-			*zone = a.U16()
+			*zone = a.U16(&bad)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (t *Tuple) decodeIP(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		addr, ok := netip.AddrFromSlice(a.Value)
 		switch a.Type {
 		case ctaIPv4Src, ctaIPv6Src:
@@ -169,33 +175,37 @@ func (t *Tuple) decodeIP(b []byte) error {
 			return fmt.Errorf("address of %d bytes", len(a.Value))
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (t *Tuple) decodeProto(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		switch a.Type {
 		case ctaProtoNum:
-			t.Proto = Proto(a.U8())
+			t.Proto = Proto(a.U8(&bad))
 		case ctaProtoSrcPort:
-			t.SrcPort = a.U16()
+			t.SrcPort = a.U16(&bad)
 		case ctaProtoDstPort:
-			t.DstPort = a.U16()
+			t.DstPort = a.U16(&bad)
 		case ctaICMPID, ctaICMPv6ID:
-			t.ICMPID = a.U16()
+			t.ICMPID = a.U16(&bad)
 		case ctaICMPType, ctaICMPv6Type:
-			t.ICMPType = a.U8()
+			t.ICMPType = a.U8(&bad)
 		case ctaICMPCode, ctaICMPv6Code:
-			t.ICMPCode = a.U8()
+			t.ICMPCode = a.U8(&bad)
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (f *Flow) decodeProtoinfo(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		if a.Type == ctaProtoinfoTCP {
 			f.Fields |= FieldTCP
 			if err := f.TCP.decode(a.Value); err != nil {
@@ -203,50 +213,56 @@ func (f *Flow) decodeProtoinfo(b []byte) error {
 			}
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (t *TCPInfo) decode(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		switch a.Type {
 		case ctaTCPState:
-			t.State = TCPState(a.U8())
+			t.State = TCPState(a.U8(&bad))
 		case ctaTCPScaleOrig:
-			t.OriginalScale = a.U8()
+			t.OriginalScale = a.U8(&bad)
 		case ctaTCPScaleReply:
-			t.ReplyScale = a.U8()
+			t.ReplyScale = a.U8(&bad)
 		case ctaTCPFlagsOrig: // struct nf_ct_tcp_flags: flags, mask
-			t.OriginalFlags = a.U8()
+			t.OriginalFlags = a.U8(&bad)
 		case ctaTCPFlagsReply:
-			t.ReplyFlags = a.U8()
+			t.ReplyFlags = a.U8(&bad)
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (c *Counter) decode(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		switch a.Type {
 		case ctaCountersPackets:
-			c.Packets = a.U64()
+			c.Packets = a.U64(&bad)
 		case ctaCountersBytes:
-			c.Bytes = a.U64()
+			c.Bytes = a.U64(&bad)
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }
 
 func (f *Flow) decodeTimestamp(b []byte) error {
-	a := nfnl.Walk(b)
-	for a.Next() {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		switch a.Type {
 		case ctaTimestampStart:
-			f.Start, f.Fields = Timestamp(a.U64()), f.Fields|FieldStart
+			f.Start, f.Fields = Timestamp(a.U64(&bad)), f.Fields|FieldStart
 		case ctaTimestampStop:
-			f.Stop, f.Fields = Timestamp(a.U64()), f.Fields|FieldStop
+			f.Stop, f.Fields = Timestamp(a.U64(&bad)), f.Fields|FieldStop
 		}
 	}
-	return a.Err()
+	return bad.After(a)
 }

@@ -143,7 +143,7 @@ func TestDecodeErrors(t *testing.T) {
 		"attribute 9: netlink attribute 1: 4 bytes, want 8":  message(func(b *nfnl.Builder) { b.Nested(ctaCountersOrig, func() { b.U32(ctaCountersPackets, 1) }) }),
 		"attribute 20: netlink attribute 1: 4 bytes, want 8": message(func(b *nfnl.Builder) { b.Nested(ctaTimestamp, func() { b.U32(ctaTimestampStart, 1) }) }),
 		"attribute 2: netlink attribute 3: 1 bytes, want 2":  message(func(b *nfnl.Builder) { b.Nested(ctaTupleReply, func() { b.U8(ctaTupleZone, 1) }) }),
-		"netlink attribute 8: 3 bytes, want 4":               append(message(func(*nfnl.Builder) {}), 1, 2, 3),
+		"netlink attribute 0: 3 bytes, want 4":               append(message(func(*nfnl.Builder) {}), 1, 2, 3),
 		"attribute 1: netlink attribute 2: 1 bytes, want 2": message(func(b *nfnl.Builder) {
 			b.Nested(ctaTupleOrig, func() { b.Nested(ctaTupleProto, func() { b.U8(ctaProtoSrcPort, 1) }) })
 		}),
@@ -255,3 +255,11 @@ func TestDeleteIsNeverAFlush(t *testing.T) {
 
 // plain prints every field: String leaves some out.
 type plain Flow
+
+// decodeInputs are the captured messages.
+func decodeInputs(t testing.TB) (messages [][]byte) {
+	for _, name := range fixture.Names(t, "testdata") {
+		messages = append(messages, fixture.Read(t, "testdata/"+name+".hex"))
+	}
+	return messages
+}
