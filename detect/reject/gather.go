@@ -139,6 +139,9 @@ func (w *watch) gatherSockets(ctx context.Context, e *Evidence) {
 		e.Listener = w.socket(ctx, sockdiag.Query{
 			States: sockdiag.States(sockdiag.Listen), LocalPort: sent.SrcPort,
 		}, func(s *sockdiag.Socket) bool { return listensOn(s, sent) })
+		if e.opens() && e.Entry.Result == Absent {
+			return // a scan makes thousands of these, and looking for a connection walks all of them
+		}
 	}
 	e.Socket = w.socket(ctx, sockdiag.Query{
 		LocalPort: sent.SrcPort, RemotePort: sent.DstPort, Info: true,
