@@ -52,7 +52,7 @@ func list(w io.Writer, title string, items []string) {
 // the first as far in as the first.
 func item(w io.Writer, head, text string) {
 	line, margin := head, strings.Repeat(" ", len(head))
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if len(line)+1+len(word) > width && strings.TrimSpace(line) != "" && line != head {
 			fmt.Fprintln(w, line)
 			line = margin

@@ -24,7 +24,7 @@ var inputRules = []sameRule{
 	{nft.Rule{Proto: nft.TCP, DstPort: 80, Verdict: nft.Accept}, "tcp dport 80 accept"},
 	{nft.Rule{Proto: nft.UDP, SrcPort: 53, DstPort: 40000, Verdict: nft.Drop}, "udp sport 53 udp dport 40000 drop"},
 	{nft.Rule{Proto: nft.SCTP, DstPort: 9, Verdict: nft.Drop}, "sctp dport 9 drop"},
-	{nft.Rule{Proto: nft.ICMPv6, Verdict: nft.Accept}, "meta l4proto ipv6-icmp accept"},
+	{nft.Rule{Proto: nft.ICMPv6, Verdict: nft.Accept}, "meta l4proto 58 accept"},
 	{nft.Rule{Src: prefix("192.0.2.1/32"), Verdict: nft.Drop}, "ip saddr 192.0.2.1 drop"},
 	{nft.Rule{Src: prefix("10.0.0.0/8"), Dst: prefix("192.0.2.0/25"), Verdict: nft.Drop}, "ip saddr 10.0.0.0/8 ip daddr 192.0.2.0/25 drop"},
 	{nft.Rule{Src: prefix("2001:db8::/61"), Dst: prefix("2001:db8::1/128"), Verdict: nft.Drop}, "ip6 saddr 2001:db8::/61 ip6 daddr 2001:db8::1 drop"},
