@@ -58,7 +58,7 @@ type Timeouts struct {
 }
 
 // TCP returns the timeout of a TCP state, 0 for one that has none.
-func (t *Timeouts) TCP(s TCPState) time.Duration {
+func (t Timeouts) TCP(s TCPState) time.Duration {
 	switch s {
 	case TCPSynSent, TCPSynSent2:
 		return t.TCPSynSent

@@ -136,14 +136,14 @@ type Socket struct {
 }
 
 // Has reports whether all of the fields were given.
-func (s *Socket) Has(fields Fields) bool { return s.Fields&fields == fields }
+func (s Socket) Has(fields Fields) bool { return s.Fields&fields == fields }
 
 // HasOwner reports whether a process has the socket open. TimeWait and SynRecv
 // have none; nor has what was closed and still sends (FinWait1, FinWait2,
 // LastAck, Closing), nor a connection that waits for accept(2). UID 0 of such
 // a row is not root.
-func (s *Socket) HasOwner() bool { return s.Inode != 0 }
+func (s Socket) HasOwner() bool { return s.Inode != 0 }
 
 // Mapped reports that an IPv6 socket carries an IPv4 connection, or listens on
 // an IPv4 address: the kernel and ss(8) show its addresses as ::ffff:192.0.2.1.
-func (s *Socket) Mapped() bool { return s.Family == IPv6 && s.Local.Addr().Is4() }
+func (s Socket) Mapped() bool { return s.Family == IPv6 && s.Local.Addr().Is4() }

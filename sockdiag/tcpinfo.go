@@ -157,4 +157,4 @@ type TCPInfo struct {
 }
 
 // Has reports whether the kernel gave all of the parts.
-func (t *TCPInfo) Has(parts InfoFields) bool { return t.Fields&parts == parts }
+func (t TCPInfo) Has(parts InfoFields) bool { return t.Fields&parts == parts }
