@@ -40,10 +40,10 @@ type Event struct {
 
 // Expired reports that the entry ended because its time ran out. An entry that
 // was deleted or evicted still had time left, which the kernel sends along with
-// the event (CTA_TIMEOUT, left out when it is less than 1 s, so that one deleted
-// in its last second counts as expired). Kernels before 5.13 send
-// neither time nor TCP state with it; on those the answer for TCP is false,
-// and for other protocols not to be relied on.
+// the event (CTA_TIMEOUT, left out when it is less than 1 s: one deleted in its
+// last second counts as expired). Kernels before 5.13 send neither time nor TCP
+// state with it; on those the answer for TCP is false, and for other protocols
+// not to be relied on.
 func (e Event) Expired() bool {
 	f := &e.Flow
 	told := f.Has(FieldTCP) || f.Original.Proto != ProtoTCP

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // Ghosts finds flows that are ESTABLISHED and [UNREPLIED] and belong to no
@@ -22,37 +23,62 @@ import (
 // after its last packet; kernels before about 3.10 for the timeout of
 // ESTABLISHED, 5 days.
 func Ghosts(h Host) []Finding {
-	own, sockets := h.local(), h.connections()
+	suspects := h.pickedUp()
+	if len(suspects) == 0 {
+		return nil
+	}
+	own, alive := h.local(), h.alive(suspects)
 	var found []Finding
-	for i := range h.Flows {
-		f := &h.Flows[i]
-		if !unrepliedEstablished(f) {
-			continue
-		}
-		tuples := sent(f, own)
-		alive := false
-		for _, t := range tuples {
-			alive = alive || sockets[t] != nil
-		}
-		if len(tuples) > 0 && !alive {
+	for _, f := range suspects {
+		ours := own[f.Original.Src] || own[f.Reply.Src]
+		if ours && !alive[f.Original] && !alive[f.Reply] {
 			found = append(found, h.ghost(f))
 		}
 	}
 	return found
 }
 
-func unrepliedEstablished(f *conntrack.Flow) bool {
-	return f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished &&
-		f.Unreplied() && !f.Offloaded()
+// pickedUp returns the flows that are ESTABLISHED and [UNREPLIED].
+func (h *Host) pickedUp() []*conntrack.Flow {
+	var flows []*conntrack.Flow
+	for i := range h.Flows {
+		f := &h.Flows[i]
+		if f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && f.Unreplied() && !f.Offloaded() {
+			flows = append(flows, f)
+		}
+	}
+	return flows
+}
+
+// alive tells, of the tuples of flows, those whose packets a socket of this
+// host sends. One in SYN_SENT has no connection yet: it may be the one that
+// the ghost stands in the way of.
+func (h *Host) alive(flows []*conntrack.Flow) map[conntrack.Tuple]bool {
+	alive := make(map[conntrack.Tuple]bool, 2*len(flows))
+	for _, f := range flows {
+		alive[f.Original], alive[f.Reply] = false, false
+	}
+	for i := range h.Sockets {
+		s := &h.Sockets[i]
+		t := SocketTuple(s)
+		if _, asked := alive[t]; asked && s.State != sockdiag.SynSent {
+			alive[t] = true
+		}
+	}
+	return alive
 }
 
 func (h *Host) ghost(f *conntrack.Flow) Finding {
+	lasts := ""
+	if f.Has(conntrack.FieldTimeout) {
+		lasts = " for another " + seconds(f.Timeout)
+	}
 	finding := Finding{
 		Detector: "Ghosts", Severity: Critical, Confidence: Likely,
 		Subject: connection(f.Original),
-		Cause: fmt.Sprintf("ghost entry: ESTABLISHED [UNREPLIED] for another %s, picked up in the middle of a "+
+		Cause: fmt.Sprintf("ghost entry: ESTABLISHED [UNREPLIED]%s, picked up in the middle of a "+
 			"connection (tcp_loose) and without a socket on this host; until it is gone, a new connection "+
-			"%s is INVALID here", seconds(f.Timeout), connection(f.Original.Invert())),
+			"%s is INVALID here", lasts, connection(f.Reply)),
 		Fix: []string{
 			"delete the entry: `" + DeleteCommand(f) + "`",
 			"keep closing entries longer than the longest request: raise `net.netfilter.nf_conntrack_tcp_timeout_close_wait`",

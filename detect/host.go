@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -26,7 +27,7 @@ type Host struct {
 func (h *Host) local() map[netip.Addr]bool {
 	own := make(map[netip.Addr]bool, len(h.Addrs))
 	for _, a := range h.Addrs {
-		own[a.Unmap()] = true
+		own[a.Unmap().WithZone("")] = true
 	}
 	for i := range h.Sockets {
 		if a := h.Sockets[i].Local.Addr(); !a.IsUnspecified() {
@@ -34,18 +35,6 @@ func (h *Host) local() map[netip.Addr]bool {
 		}
 	}
 	return own
-}
-
-// connections indexes the sockets that have a peer by the tuple of the packets
-// they send.
-func (h *Host) connections() map[conntrack.Tuple]*sockdiag.Socket {
-	m := make(map[conntrack.Tuple]*sockdiag.Socket, len(h.Sockets))
-	for i := range h.Sockets {
-		if s := &h.Sockets[i]; s.State != sockdiag.Listen && s.Remote.Port() != 0 {
-			m[SocketTuple(s)] = s
-		}
-	}
-	return m
 }
 
 // SocketTuple returns the tuple of the packets that a TCP socket sends. It is
@@ -60,19 +49,6 @@ func SocketTuple(s *sockdiag.Socket) conntrack.Tuple {
 	}
 }
 
-// sent returns the tuples of f that packets of this host's own sockets can
-// have: none for a flow it forwards.
-func sent(f *conntrack.Flow, own map[netip.Addr]bool) []conntrack.Tuple {
-	var tuples []conntrack.Tuple
-	if own[f.Original.Src] {
-		tuples = append(tuples, f.Original)
-	}
-	if own[f.Reply.Src] {
-		tuples = append(tuples, f.Reply)
-	}
-	return tuples
-}
-
 func connection(t conntrack.Tuple) string {
 	return fmt.Sprintf("%v > %v", netip.AddrPortFrom(t.Src, t.SrcPort), netip.AddrPortFrom(t.Dst, t.DstPort))
 }
@@ -80,15 +56,17 @@ func connection(t conntrack.Tuple) string {
 // seconds writes a duration as the sysctls do.
 func seconds(d time.Duration) string { return fmt.Sprintf("%ds", int64(d/time.Second)) }
 
-// timeoutSetting is the sysctl of a TCP state's timeout.
+// timeoutName is the sysctl of the timeout of a TCP state: ESTABLISHED or one
+// of those that follow it while data can still come.
+func timeoutName(state conntrack.TCPState) string {
+	return "net.netfilter.nf_conntrack_tcp_timeout_" + strings.ToLower(state.String())
+}
+
+// timeoutSetting is the same with its value, if it is known.
 func timeoutSetting(s conntrack.Settings, state conntrack.TCPState) (Setting, bool) {
-	name, ok := map[conntrack.TCPState]string{
-		conntrack.TCPEstablished: "established", conntrack.TCPCloseWait: "close_wait",
-		conntrack.TCPFinWait: "fin_wait", conntrack.TCPLastAck: "last_ack",
-	}[state]
-	name = "nf_conntrack_tcp_timeout_" + name
-	if !ok || !s.Has(name) {
+	name := timeoutName(state)
+	if !s.Has(strings.TrimPrefix(name, "net.netfilter.")) {
 		return Setting{}, false
 	}
-	return Setting{"net.netfilter." + name, fmt.Sprint(int64(s.Timeouts.TCP(state) / time.Second))}, true
+	return Setting{name, fmt.Sprint(int64(s.Timeouts.TCP(state) / time.Second))}, true
 }

@@ -20,16 +20,17 @@ import (
 // but an hour, is gone.
 //
 // Connections of a host whose table is empty are found too, with less
-// confidence: tracking may be off there.
+// confidence: tracking may be off there. So are those of a host to itself:
+// most firewalls let everything pass on lo.
 func LostFlows(h Host) []Finding {
-	flows := h.entries()
+	entries := h.entries()
 	var found []Finding
 	for i := range h.Sockets {
 		s := &h.Sockets[i]
-		if !carries(s.State) || s.Remote.Port() == 0 {
+		if !carries(s) {
 			continue
 		}
-		f := flows[SocketTuple(s)]
+		f := entries[SocketTuple(s)]
 		switch {
 		case f == nil:
 			found = append(found, h.lost(s))
@@ -40,24 +41,38 @@ func LostFlows(h Host) []Finding {
 	return found
 }
 
-// carries reports whether a socket in the state can still send or receive
-// data.
-func carries(s sockdiag.State) bool {
-	switch s {
+// carries reports whether a socket can still send or receive data.
+func carries(s *sockdiag.Socket) bool {
+	switch s.State {
 	case sockdiag.Established, sockdiag.CloseWait, sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.LastAck:
-		return true
+		return s.Remote.Port() != 0
 	}
 	return false
 }
 
-// entries indexes the flows by both of their tuples.
+// entries returns the entries of the connections that carry data, by the tuple
+// of what their sockets send; nil is none. A flow has its place by either of
+// its tuples: by both when it is a connection of the host to itself.
 func (h *Host) entries() map[conntrack.Tuple]*conntrack.Flow {
-	m := make(map[conntrack.Tuple]*conntrack.Flow, 2*len(h.Flows))
+	entries := make(map[conntrack.Tuple]*conntrack.Flow, len(h.Sockets))
+	for i := range h.Sockets {
+		if s := &h.Sockets[i]; carries(s) {
+			entries[SocketTuple(s)] = nil
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
 	for i := range h.Flows {
 		f := &h.Flows[i]
-		m[f.Original], m[f.Reply] = f, f
+		if _, asked := entries[f.Original]; asked {
+			entries[f.Original] = f
+		}
+		if _, asked := entries[f.Reply]; asked {
+			entries[f.Reply] = f
+		}
 	}
-	return m
+	return entries
 }
 
 func (h *Host) lost(s *sockdiag.Socket) Finding {
@@ -79,11 +94,18 @@ func (h *Host) lost(s *sockdiag.Socket) Finding {
 	}
 	f.Fix = lostFix(s.State)
 	if len(h.Flows) == 0 {
-		f.Severity, f.Confidence = Warning, Possible
-		f.Evidence.Missing = append(f.Evidence.Missing,
-			"the table is empty: tracking may be off here (it is on where a rule uses ct state or NAT)")
+		f.doubt("the table is empty: tracking may be off here (it is on where a rule uses ct state or NAT)")
+	}
+	if s.Remote.Addr().IsLoopback() || s.Remote.Addr() == s.Local.Addr() {
+		f.doubt("whether a rule refuses anything on lo, which this connection does not leave")
 	}
 	return f
+}
+
+// doubt lowers severity and confidence for want of a fact.
+func (f *Finding) doubt(missing string) {
+	f.Severity, f.Confidence = Warning, Possible
+	f.Evidence.Missing = append(f.Evidence.Missing, missing)
 }
 
 // trackerState is the state of the entry of a socket in the given state, as
@@ -110,27 +132,32 @@ func idleTime(s *sockdiag.Socket) (time.Duration, bool) {
 }
 
 func lostFix(s sockdiag.State) []string {
-	if s == sockdiag.CloseWait {
+	switch state := trackerState(s); state {
+	case conntrack.TCPCloseWait:
 		return []string{
 			"close the socket when the peer has closed (end of file)",
-			"keep the entry longer than the longest request: raise `net.netfilter.nf_conntrack_tcp_timeout_close_wait`",
+			"keep the entry longer than the longest request: raise `" + timeoutName(state) + "`",
 		}
-	}
-	return []string{
-		"keep the entry longer than the connection is ever idle: raise `net.netfilter.nf_conntrack_tcp_timeout_established`",
-		"send keep-alives more often than that: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application",
+	case conntrack.TCPEstablished:
+		return []string{
+			"keep the entry longer than the connection is ever idle: raise `" + timeoutName(state) + "`",
+			"send keep-alives more often than that: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application",
+		}
+	default: // this side has closed
+		return []string{"keep the entry until the peer has closed too: raise `" + timeoutName(state) + "`"}
 	}
 }
 
 // runsOut reports whether the entry will end before the connection is due to
-// renew it.
+// renew it. The timer of a socket in FIN_WAIT2 that no process has renews
+// nothing: it ends the socket.
 func (h *Host) runsOut(s *sockdiag.Socket, f *conntrack.Flow) bool {
 	if !f.Has(conntrack.FieldTimeout) || f.Offloaded() {
 		return false
 	}
 	switch s.Timer {
 	case sockdiag.TimerKeepalive:
-		return s.Expires > f.Timeout
+		return s.Expires > f.Timeout && (s.State != sockdiag.FinWait2 || s.HasOwner())
 	case sockdiag.TimerOff:
 		whole := h.Settings.Timeouts.TCP(f.TCP.State)
 		return f.Timeout <= min(whole/2, time.Hour)
