@@ -137,6 +137,14 @@ func (f *Flow) decode(b []byte) error {
 }
 
 func (t *Tuple) decode(b []byte, zone *uint16) error {
+	if t.decodeUsual(b) {
+		return nil
+	}
+	return t.decodeAny(b, zone)
+}
+
+// decodeAny reads a tuple however it is laid out.
+func (t *Tuple) decodeAny(b []byte, zone *uint16) error {
 	var a nfnl.Attr
 	var bad nfnl.Fault
 	for len(b) > 0 {
