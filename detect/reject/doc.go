@@ -19,12 +19,18 @@
 // # What the firewall has to log
 //
 // The packet before it is refused, in a rule for each conntrack state, with the
-// state as a word of the prefix; ICMP errors are confirmation, since the kernel
-// sends few of them (net.ipv4.icmp_ratelimit):
+// state as a word of the prefix:
 //
 //	ct state invalid log prefix "invalid " group 50
 //	ct state new     log prefix "new "     group 50
 //	reject with icmpx admin-prohibited
+//
+// And ICMP errors, on their way in and out, which are the only word of what
+// others refuse. Of those that it sends itself the kernel leaves most out
+// (net.ipv4.icmp_ratelimit), so they are confirmation at best:
+//
+//	icmp type destination-unreachable   log group 50
+//	icmpv6 type destination-unreachable log group 50
 //
 // With Config.Reasons the kernel's own reason is read too, once the sysctls that
 // package nflog names are set. It is the best evidence there is.

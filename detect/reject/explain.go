@@ -22,7 +22,7 @@ var table = []row{
 	{"C28", CausePeerForgot, func(e *Evidence) bool { return e.own() && e.goesOn() }, explainPeerForgot},
 	{"C05", CauseGhost, isGhost, explainGhost},
 	{"C06", CausePortReuse, isPortReuse, explainPortReuse},
-	{"C02", CauseEntryDeleted, func(e *Evidence) bool { return forgotten(e) && deleted(e) }, explainDeleted},
+	{"C02", CauseEntryDeleted, func(e *Evidence) bool { return forgotten(e) && e.removed() }, explainDeleted},
 	{"C01", CauseEntryExpired, forgotten, explainForgotten},
 	{"C07", CauseLateData, isLateData, explainLateData},
 	{"C19", CauseNotAllowed, func(e *Evidence) bool { return refusedNew(e) && e.Listener.Result == Present }, explainNotAllowed},
@@ -60,9 +60,11 @@ func explainUnknown(e *Evidence, v *Verdict) {
 		fact, decide string
 	}{
 		{e.Packet.Result != Present, "the refused packet", "nft monitor trace"},
+		{e.cut(), "the packet's TCP flags: too little of it was quoted", "tcpdump -ni any tcp"},
 		{e.State == StateUnknown && !e.own(), "the packet's conntrack state", "nft monitor trace"},
 		{e.Entry.Result == NotLooked, "the conntrack entry", "conntrack -L"},
-		{e.Socket.Result == NotLooked, "the socket", "ss -tanoe"},
+		{e.Socket.Result == NotLooked, "the socket, on the host that has it", "ss -tuanoe"},
+		{e.refusedHere() && e.opens() && e.Listener.Result == NotLooked, "whether a socket listens, on the host that has it", "ss -tlne"},
 		{e.State == Invalid && e.Reason == "", "the kernel's reason", "sysctl net.netfilter.nf_conntrack_log_invalid=255"},
 		{e.Settings.Result != Present, "the tracker's settings", "sysctl net.netfilter"},
 	}

@@ -108,25 +108,41 @@ func (fs *flows) addReason(h packet.Header, reason string) {
 	}
 }
 
-// addEnded gives the packets of a connection the end of its entry.
+// addEnded gives a packet that had no entry the end of its entry. The end of an
+// entry that refused a packet comes too late to explain anything.
 func (fs *flows) addEnded(e Ended) {
-	for _, t := range []conntrack.Tuple{e.Event.Flow.Original, e.Event.Flow.Reply} {
+	for _, t := range endedTuples(&e) {
 		if el, ok := fs.by[t]; ok {
 			r := el.Value.(*refused)
-			r.evidence.Ended = Found(e)
-			fs.told(r)
+			if r.evidence.Entry.Result != Present {
+				r.evidence.Ended = Found(e)
+				fs.told(r)
+			}
 		}
 	}
 }
 
-// confirm notes that this host sent an ICMP error for a refused packet. It
-// reports whether the packet's flow is known.
-func (fs *flows) confirm(quoted, icmp packet.Header) bool {
-	r := fs.get(quoted)
-	if r == nil {
+// endedTuples are those that a packet of the entry's connection can have. This
+// host sends packets of the reply tuple, where it redirects to itself, and
+// refuses such as answer them.
+func endedTuples(e *Ended) []conntrack.Tuple {
+	f := &e.Event.Flow
+	tuples := []conntrack.Tuple{f.Original, f.Reply}
+	if f.Translated() {
+		tuples = append(tuples, f.Reply.Invert())
+	}
+	return tuples
+}
+
+// confirm notes the ICMP error about a packet of which more is known: that
+// this host logged it, or that it was this host itself which sent the error
+// that it received. It reports whether that is so.
+func (fs *flows) confirm(e *Evidence) bool {
+	r := fs.get(e.Packet.Value)
+	if r == nil || r.evidence.Refusal == ICMPReceived || r.evidence.Refusal == e.Refusal {
 		return false
 	}
-	r.evidence.ICMP = Found(icmp)
+	r.evidence.ICMP = e.ICMP
 	fs.told(r)
 	return true
 }
@@ -182,29 +198,35 @@ func (fs *flows) due(now time.Time, repeat time.Duration) []Verdict {
 // recent remembers the last values put, up to a limit.
 type recent[K comparable, V any] struct {
 	max   int
-	by    map[K]V
+	by    map[K]dated[V]
 	order []K // a ring once it is full
 	next  int
 }
 
+// dated is a value and its key's last place in the ring.
+type dated[V any] struct {
+	value V
+	place int
+}
+
 func newRecent[K comparable, V any](limit int) *recent[K, V] {
-	return &recent[K, V]{max: limit, by: make(map[K]V)}
+	return &recent[K, V]{max: limit, by: make(map[K]dated[V])}
 }
 
 func (r *recent[K, V]) put(k K, v V) {
-	if _, ok := r.by[k]; !ok {
-		if len(r.order) < r.max {
-			r.order = append(r.order, k)
-		} else {
-			delete(r.by, r.order[r.next])
-			r.order[r.next] = k
-			r.next = (r.next + 1) % r.max
+	if len(r.order) < r.max {
+		r.order = append(r.order, k)
+	} else {
+		if old := r.order[r.next]; r.by[old].place == r.next { // not put again since
+			delete(r.by, old)
 		}
+		r.order[r.next] = k
 	}
-	r.by[k] = v
+	r.by[k] = dated[V]{v, r.next}
+	r.next = (r.next + 1) % r.max
 }
 
 func (r *recent[K, V]) get(k K) (V, bool) {
-	v, ok := r.by[k]
-	return v, ok
+	d, ok := r.by[k]
+	return d.value, ok
 }

@@ -11,12 +11,7 @@ import (
 // forgotten is C01 and C02: a packet of a connection that the socket knows and
 // the tracker does not.
 func forgotten(e *Evidence) bool {
-	unknown := e.State == New || e.State == StateUnknown || e.State == Invalid && e.Reason == ""
-	return e.incoming() && e.goesOn() && unknown && e.Entry.Result == Absent && e.socketIn(sockdiag.Established)
-}
-
-func deleted(e *Evidence) bool {
-	return e.Ended.Result == Present && !e.Ended.Value.Event.Expired()
+	return e.refusedHere() && e.goesOn() && e.stranger() && e.Entry.Result == Absent && e.socketIn(sockdiag.Established)
 }
 
 func explainForgotten(e *Evidence, v *Verdict) {
@@ -24,7 +19,8 @@ func explainForgotten(e *Evidence, v *Verdict) {
 	set := e.setting("nf_conntrack_tcp_timeout_established", secs(timeout))
 	v.Facts = append(v.Facts, set...)
 	v.Facts = append(v.Facts, e.setting("nf_conntrack_tcp_loose", bit(e.Settings.Value.TCPLoose))...)
-	idle := e.Socket.Value.Info.LastDataRecv
+	info := e.Socket.Value.Info
+	idle := min(info.LastDataSent, info.LastDataRecv, info.LastAckRecv)
 	v.Summary = "the entry of a live connection expired: it was idle for longer than the tracker remembers"
 	if len(set) > 0 {
 		v.Summary += " (" + set[0] + ")"
@@ -34,12 +30,12 @@ func explainForgotten(e *Evidence, v *Verdict) {
 	v.Summary += fmt.Sprintf("; the peer's packet %v is of no known connection and is refused, and the socket here stays "+
 		"ESTABLISHED", e.Packet.Value)
 	switch {
-	case e.Ended.Result == Present:
+	case e.expired():
 		v.Confidence = detect.Certain
 		v.Summary += "; the expired entry: " + e.Ended.Value.Event.Flow.String()
 	case timeout > 0 && e.Socket.Value.Has(sockdiag.FieldInfo) && idle >= timeout:
 		v.Confidence = detect.Likely
-		v.Facts = append(v.Facts, fmt.Sprintf("the socket has received nothing for %v", idle.Round(time.Second)))
+		v.Facts = append(v.Facts, fmt.Sprintf("the connection has been idle for %v", idle.Round(time.Second)))
 	default:
 		v.Confidence = detect.Possible
 		v.missing("how the entry ended: nobody listened then, or it was never there (tracking began after the connection)",
@@ -60,10 +56,20 @@ func explainDeleted(e *Evidence, v *Verdict) {
 	v.missing("who removed it, and whether the table was full", "conntrack -S")
 }
 
-// C07: a packet of a connection that neither tracker nor sockets know.
+// C07: a packet of a connection that the tracker does not know, and that no
+// process of this host has. It is another host's connection if this one had
+// translated its source: the packet then is to the address that was lent to it.
 func isLateData(e *Evidence) bool {
-	known := e.State == Established || e.State == Related || e.State == Untracked
-	return e.incoming() && e.goesOn() && !known && e.Entry.Result == Absent && e.Socket.Result == Absent
+	f := &e.Ended.Value.Event.Flow
+	lent := e.Ended.Result == Present && f.Translated() && f.Reply == PacketTuple(e.Packet.Value)
+	return e.refusedHere() && e.goesOn() && e.stranger() && e.Entry.Result == Absent && e.closed() && !lent
+}
+
+// closed reports that no process has the connection: there is no socket, or one
+// that the kernel keeps to end it.
+func (e *Evidence) closed() bool {
+	ending := e.socketIn(sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.Closing, sockdiag.LastAck, sockdiag.TimeWait)
+	return e.Socket.Result == Absent || ending && !e.Socket.Value.HasOwner()
 }
 
 func explainLateData(e *Evidence, v *Verdict) {

@@ -28,10 +28,11 @@ func keyOf(h packet.Header) reasonKey {
 func (w *watch) take(ctx context.Context, s signal) {
 	now := time.Now()
 	if s.event.Type != 0 {
-		e := Ended{Event: s.event, At: now}
-		w.ended.put(s.event.Flow.Original, e)
-		w.ended.put(s.event.Flow.Reply, e)
-		w.flows.addEnded(e)
+		e := &Ended{Event: s.event, At: now}
+		for _, t := range endedTuples(e) {
+			w.ended.put(t, e)
+		}
+		w.flows.addEnded(*e)
 		return
 	}
 	p, err := packet.Decode(s.packet.Payload)
@@ -52,7 +53,7 @@ func (w *watch) take(ctx context.Context, s signal) {
 // connection at once, before the tables change. Later packets are looked at
 // again only once Config.Repeat is over, or when their state differs.
 func (w *watch) takeRefused(ctx context.Context, logged nflog.Packet, h packet.Header, now time.Time) {
-	e := Evidence{Packet: Found(h), Refusal: Logged, State: state(logged)}
+	e := Evidence{Packet: Found(h), Refusal: Logged, State: ParsePrefix(logged.Prefix)}
 	if logged.HasUID {
 		e.Owner = Found(logged.UID)
 	}
@@ -60,8 +61,13 @@ func (w *watch) takeRefused(ctx context.Context, logged nflog.Packet, h packet.H
 	if w.flows.count(&e, now, w.cfg.Repeat) {
 		return
 	}
-	w.gather(ctx, &e)
+	w.gather(ctx, &e, !leaves(logged.Hook))
 	w.flows.begin(e, now, w.cfg.Wait)
+}
+
+// leaves reports the hooks of packets that are not to this host.
+func leaves(h nflog.Hook) bool {
+	return h == nflog.Forward || h == nflog.Output || h == nflog.Postrouting
 }
 
 // takeICMP works in an ICMP error: one sent confirms a refusal of this host,
@@ -71,16 +77,15 @@ func (w *watch) takeICMP(ctx context.Context, logged nflog.Packet, p packet.Pack
 		return
 	}
 	e := Evidence{Packet: Found(p.Quoted), ICMP: Found(p.Header), Refusal: ICMPReceived}
+	here := logged.Hook != nflog.Forward // the packet was this host's
 	if logged.Hook == nflog.Output || logged.Hook == nflog.Postrouting {
 		e.Refusal = ICMPSent
-		if w.flows.confirm(p.Quoted, p.Header) {
-			return
-		}
+		here = p.Src == p.Quoted.Dst
 	}
-	if w.flows.count(&e, now, w.cfg.Repeat) {
+	if w.flows.confirm(&e) || w.flows.count(&e, now, w.cfg.Repeat) {
 		return
 	}
-	w.gather(ctx, &e)
+	w.gather(ctx, &e, here)
 	w.flows.begin(e, now, w.cfg.Wait)
 }
 
@@ -91,26 +96,10 @@ func unreachablePort(h packet.Header) bool {
 		h.Proto == packet.ProtoICMPv6 && h.ICMPType == 1 && h.ICMPCode == 4
 }
 
-// state is the packet's conntrack state: from the entry the kernel attached, or
-// from the rule's prefix.
-func state(p nflog.Packet) State {
-	if !p.HasCTInfo {
-		return ParsePrefix(p.Prefix)
-	}
-	switch p.CTInfo {
-	case nflog.Established, nflog.EstablishedReply:
-		return Established
-	case nflog.Related, nflog.RelatedReply:
-		return Related
-	case nflog.Untracked:
-		return Untracked
-	}
-	return New
-}
-
-// gather looks up what this host knows of the packet's connection. What cannot
-// be looked up stays NotLooked, which the verdict shows as missing.
-func (w *watch) gather(ctx context.Context, e *Evidence) {
+// gather looks up what this host knows of the packet's connection, its sockets
+// only if they are here. What cannot be looked up stays NotLooked, which the
+// verdict shows as missing.
+func (w *watch) gather(ctx context.Context, e *Evidence, here bool) {
 	tuple := PacketTuple(e.Packet.Value)
 	flow, err := w.ct.Get(ctx, tuple, 0)
 	switch {
@@ -120,9 +109,9 @@ func (w *watch) gather(ctx context.Context, e *Evidence) {
 		e.Entry = NotFound[conntrack.Flow]()
 	}
 	if ended, ok := w.ended.get(tuple); ok {
-		e.Ended = Found(ended)
+		e.Ended = Found(*ended)
 	}
-	if tuple.Proto == conntrack.ProtoTCP {
+	if here && tuple.Proto == conntrack.ProtoTCP {
 		w.gatherSockets(ctx, e)
 	}
 	if w.cfg.Proc != nil {
@@ -134,18 +123,25 @@ func (w *watch) gather(ctx context.Context, e *Evidence) {
 
 func (w *watch) gatherSockets(ctx context.Context, e *Evidence) {
 	sent := PacketTuple(e.Packet.Value)
-	if !e.own() {
+	if e.refusedHere() {
 		sent = sent.Invert()
-		e.Listener = w.socket(ctx, sockdiag.Query{
-			States: sockdiag.States(sockdiag.Listen), LocalPort: sent.SrcPort,
-		}, func(s *sockdiag.Socket) bool { return listensOn(s, sent) })
-		if e.opens() && e.Entry.Result == Absent {
-			return // a scan makes thousands of these, and looking for a connection walks all of them
+		if e.opens() {
+			e.Listener = w.listener(ctx, sent)
+			if e.Entry.Result == Absent {
+				return // a scan makes thousands of these, and looking for a connection walks all of them
+			}
 		}
 	}
 	e.Socket = w.socket(ctx, sockdiag.Query{
 		LocalPort: sent.SrcPort, RemotePort: sent.DstPort, Info: true,
 	}, func(s *sockdiag.Socket) bool { return detect.SocketTuple(s) == sent })
+}
+
+// listener looks for the socket that would take a connection and send packets
+// of the tuple.
+func (w *watch) listener(ctx context.Context, sent conntrack.Tuple) Lookup[sockdiag.Socket] {
+	q := sockdiag.Query{States: sockdiag.States(sockdiag.Listen), LocalPort: sent.SrcPort}
+	return w.socket(ctx, q, func(s *sockdiag.Socket) bool { return listensOn(s, sent) })
 }
 
 // listensOn reports whether the listener would take a connection to tuple's

@@ -15,7 +15,7 @@ const synInReply = "(index 0) in dir 1 invalid, state "
 // [UNREPLIED].
 func isGhost(e *Evidence) bool {
 	f := e.Entry.Value
-	return e.incoming() && e.opens() && e.reversed() && f.Unreplied() &&
+	return e.refusedHere() && e.opens() && e.reversed() && f.Unreplied() &&
 		f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished
 }
 
@@ -54,7 +54,7 @@ func howRaised(e *Evidence) string {
 
 // C06: the same with any other state, which the kernel's reason names.
 func isPortReuse(e *Evidence) bool {
-	return e.incoming() && e.opens() && e.reversed() && e.Entry.Value.Has(conntrack.FieldTCP) &&
+	return e.refusedHere() && e.opens() && e.reversed() && e.Entry.Value.Has(conntrack.FieldTCP) &&
 		(e.State == Invalid || e.Reason != "")
 }
 

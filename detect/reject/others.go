@@ -46,12 +46,12 @@ func explainPeerForgot(e *Evidence, v *Verdict) {
 	v.Summary = fmt.Sprintf("the peer's firewall refused a packet of a connection that is made (%s): its tracker has "+
 		"forgotten it", icmpName(e))
 	switch {
-	case e.socketIn(sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing, sockdiag.FinWait1):
+	case e.socketIn(sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing):
 		v.Summary += fmt.Sprintf("; the socket here is %v: the peer closed long ago and this side answers late",
 			e.Socket.Value.State)
 		v.fix("close the socket when the peer has closed (end of file)")
 		v.Confidence = detect.Likely
-	case e.socketIn(sockdiag.Established):
+	case e.socketIn(sockdiag.Established, sockdiag.FinWait1):
 		v.fix("on the peer: raise `net.netfilter.nf_conntrack_tcp_timeout_established`, or send keep-alives more often")
 		v.Confidence = detect.Likely
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func refusedNew(e *Evidence) bool {
-	return e.incoming() && e.opens() && (e.State == New || e.State == StateUnknown) && e.Entry.Result == Absent
+	return e.refusedHere() && e.opens() && (e.State == New || e.State == StateUnknown) && e.Entry.Result == Absent
 }
 
 // C19

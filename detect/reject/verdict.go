@@ -99,7 +99,11 @@ func (v *Verdict) missing(fact, decide string) {
 func (e *Evidence) facts() []string {
 	var facts []string
 	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
-	if e.Packet.Result == Present {
+	switch {
+	case e.Packet.Result != Present:
+	case e.State == StateUnknown:
+		add("packet %v", e.Packet.Value)
+	default:
 		add("packet %v, conntrack state %v", e.Packet.Value, e.State)
 	}
 	if e.Reason != "" {
@@ -142,8 +146,11 @@ func (e *Evidence) facts() []string {
 }
 
 func howEnded(e conntrack.Event) string {
-	if e.Expired() {
+	switch {
+	case e.Expired():
 		return "expired"
+	case e.Flow.Has(conntrack.FieldTimeout):
+		return "was deleted or evicted"
 	}
-	return "was deleted or evicted"
+	return "ended" // an old kernel does not tell how
 }

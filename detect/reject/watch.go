@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,19 +46,35 @@ type Config struct {
 }
 
 func (cfg Config) withDefaults() Config {
-	if cfg.Wait == 0 {
+	if cfg.Wait <= 0 {
 		cfg.Wait = 250 * time.Millisecond
 	}
-	if cfg.Repeat == 0 {
+	if cfg.Repeat <= 0 {
 		cfg.Repeat = 10 * time.Second
 	}
-	if cfg.Flows == 0 {
+	if cfg.Flows <= 0 {
 		cfg.Flows = 4096
 	}
 	if cfg.Proc == nil && cfg.NetNS == "" {
 		cfg.Proc = os.DirFS("/proc")
 	}
 	return cfg
+}
+
+func (cfg *Config) check() error {
+	switch {
+	case cfg == nil || len(cfg.Groups) == 0:
+		return errors.New("reject: Config.Groups is empty: name the NFLOG groups that log refused packets")
+	case cfg.Reasons && slices.Contains(cfg.Groups, 0):
+		return errors.New("reject: Config.Groups has group 0, where the kernel writes its reasons (Config.Reasons): " +
+			"let the rules log to another")
+	}
+	for i, g := range cfg.Groups {
+		if slices.Contains(cfg.Groups[:i], g) {
+			return fmt.Errorf("reject: Config.Groups has group %d twice", g)
+		}
+	}
+	return nil
 }
 
 // Watch yields a verdict for each refused flow: at its first refused packet,
@@ -79,14 +96,7 @@ func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer w.close(cancel)
-		if err := w.start(ctx); err != nil {
-			yield(Verdict{}, err)
-			return
-		}
-		if cfg.Ready != nil {
-			cfg.Ready()
-		}
-		w.run(ctx, yield)
+		w.run(ctx, w.start(ctx), yield)
 	}
 }
 
@@ -102,7 +112,7 @@ type watch struct {
 
 	flows   *flows
 	reasons *recent[reasonKey, string]
-	ended   *recent[conntrack.Tuple, Ended]
+	ended   *recent[conntrack.Tuple, *Ended]
 }
 
 // signal is something that a goroutine read, or the error that ended it.
@@ -114,12 +124,12 @@ type signal struct {
 }
 
 func open(cfg *Config) (_ *watch, err error) {
-	if cfg == nil || len(cfg.Groups) == 0 {
-		return nil, errors.New("reject: Config.Groups is empty: name the NFLOG groups that log refused packets")
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	w := &watch{
 		cfg: cfg.withDefaults(), signals: make(chan signal, 64),
-		reasons: newRecent[reasonKey, string](1024), ended: newRecent[conntrack.Tuple, Ended](1 << 16),
+		reasons: newRecent[reasonKey, string](1024), ended: newRecent[conntrack.Tuple, *Ended](1 << 16),
 	}
 	w.flows = newFlows(w.cfg.Flows)
 	defer func() {
@@ -161,8 +171,9 @@ func (w *watch) close(cancel func()) {
 	w.wg.Wait()
 }
 
-// start begins to read, and returns once the kernel sends.
-func (w *watch) start(ctx context.Context) error {
+// start begins to read. The channel it returns is closed once the kernel sends
+// all that is asked for.
+func (w *watch) start(ctx context.Context) <-chan struct{} {
 	for i, r := range w.readers {
 		w.wg.Go(func() {
 			for p, err := range r.Packets(ctx) {
@@ -184,19 +195,7 @@ func (w *watch) start(ctx context.Context) error {
 			}
 		}
 	})
-	select {
-	case <-ready:
-		return nil
-	case s := <-w.signals:
-		if s.err != nil {
-			return fmt.Errorf("reject: %w", s.err)
-		}
-		<-ready
-		w.take(ctx, s)
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return ready
 }
 
 func (w *watch) send(ctx context.Context, s signal) bool {
@@ -209,7 +208,7 @@ func (w *watch) send(ctx context.Context, s signal) bool {
 }
 
 // run takes what is read until an error ends it, and yields what is due.
-func (w *watch) run(ctx context.Context, yield func(Verdict, error) bool) {
+func (w *watch) run(ctx context.Context, ready <-chan struct{}, yield func(Verdict, error) bool) {
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
 	for {
@@ -218,6 +217,11 @@ func (w *watch) run(ctx context.Context, yield func(Verdict, error) bool) {
 		case <-ctx.Done():
 			yield(Verdict{}, context.Cause(ctx))
 			return
+		case <-ready:
+			ready = nil
+			if w.cfg.Ready != nil {
+				w.cfg.Ready()
+			}
 		case s := <-w.signals:
 			if s.err != nil && !yield(Verdict{}, fmt.Errorf("reject: %w", s.err)) {
 				return
