@@ -199,7 +199,7 @@ func checkEnding(t *testing.T, h Host, want Confidence) {
 		t.Fatalf("%d findings: %v", len(found), found)
 	}
 	f, entry := found[0], h.Flows[0]
-	if f.Severity != Warning || f.Confidence != want || f.Until != now.Add(entry.Timeout) ||
+	if f.Severity != Warning || f.Confidence != want || !f.Until.Equal(now.Add(entry.Timeout)) ||
 		!slices.Equal(f.Evidence.Flows, h.Flows) || !slices.Equal(f.Evidence.Sockets, h.Sockets) || len(f.Evidence.Settings) != 1 {
 		t.Errorf("got %+v", f)
 	}

@@ -24,12 +24,17 @@ func TestLiveCloseAndCancel(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		wantLast(t, ctx, r, context.DeadlineExceeded)
 		cancel()
-		time.AfterFunc(20*time.Millisecond, func() { closeReader(t, r) })
+		closed := make(chan struct{})
+		time.AfterFunc(20*time.Millisecond, func() {
+			closeReader(t, r)
+			close(closed)
+		})
 		start := time.Now()
 		wantLast(t, t.Context(), r, net.ErrClosed)
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("Close took %v to end the range", took)
 		}
+		<-closed // the range ends before the group is free
 	}
 }
 

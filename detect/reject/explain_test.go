@@ -136,6 +136,8 @@ var verdictTable = []struct {
 		"C19", CauseNotAllowed, likely, "nft monitor trace", nil},
 	{"not allowed, state not known", seen{packet: "in SYN", how: ICMPSent, icmp: host, entry: "-", listen: host},
 		"C19", CauseNotAllowed, likely, "nft monitor trace", nil},
+	{"no service, the host's own connection to itself", seen{packet: "in SYN", how: Logged, state: New, entry: "tcp 6 119 SYN_SENT " + fromPeer + "[UNREPLIED] " + fromHost, listen: "-"},
+		"C20", CauseNoService, likely, "", nil},
 	{"no service", seen{packet: "in SYN", how: Logged, state: New, entry: "-", listen: "-"},
 		"C20", CauseNoService, likely, "", []string{"port 9102", "nothing listens on port 9102"}},
 

@@ -91,7 +91,7 @@ func TestFlowsTimes(t *testing.T) {
 	s.refuse(s.syn(1), 0)
 	s.refuse(s.syn(1), 100*time.Millisecond)
 	v := s.due(at(time.Second), repeat)
-	if len(v) != 1 || v[0].First != at(0) || v[0].Last != at(100*time.Millisecond) {
+	if len(v) != 1 || !v[0].First.Equal(at(0)) || !v[0].Last.Equal(at(100*time.Millisecond)) {
 		t.Errorf("got %+v", v)
 	}
 }

@@ -44,6 +44,8 @@ func (w *watch) take(ctx context.Context, s signal) {
 		w.flows.addReason(p.Header, s.packet.Prefix)
 	case p.ICMPError():
 		w.takeICMP(ctx, s.packet, p, now)
+	case p.Have.Has(packet.HaveICMP) && ParsePrefix(s.packet.Prefix) == StateUnknown:
+		// Neighbour discovery and the like, logged along with the errors.
 	default:
 		w.takeRefused(ctx, s.packet, p.Header, now)
 	}

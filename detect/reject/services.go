@@ -4,12 +4,18 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
+// refusedNew is C19 and C20: a new connection. A packet that is refused on its
+// way in leaves no entry behind; one of this host to itself has made its entry
+// on its way out.
 func refusedNew(e *Evidence) bool {
-	return e.refusedHere() && e.opens() && (e.State == New || e.State == StateUnknown) && e.Entry.Result == Absent
+	f := &e.Entry.Value
+	itself := e.Entry.Result == Present && f.Original == PacketTuple(e.Packet.Value) && f.TCP.State == conntrack.TCPSynSent
+	return e.refusedHere() && e.opens() && (e.State == New || e.State == StateUnknown) && (e.Entry.Result == Absent || itself)
 }
 
 // C19

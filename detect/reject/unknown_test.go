@@ -68,6 +68,8 @@ func TestExplainUnknown(t *testing.T) {
 		{"new, but no listener was looked for", seen{packet: "in SYN", how: Logged, state: New, entry: "-"}, []string{lackSocket, lackListener}},
 		{"new, but no SYN", seen{packet: "in SYN|ACK", how: Logged, state: New, entry: "-", socket: "-", listen: host}, []string{lackRule}},
 		{"new, but invalid", seen{packet: "in SYN", how: Logged, state: Invalid, reason: reasonChecksum, entry: "-", socket: "-", listen: host}, []string{lackRule}},
+		{"new, but another's entry", seen{packet: "in SYN", how: Logged, state: New, entry: opening, socket: "-", listen: host}, []string{lackRule}},
+		{"new, but an older entry", seen{packet: "in SYN", how: Logged, state: New, entry: "tcp 6 119 TIME_WAIT " + fromPeer + fromHost, socket: "-", listen: host}, []string{lackRule}},
 		{"new, but no entry was looked for", seen{packet: "in SYN", how: Logged, state: New, socket: "-", listen: host}, []string{lackEntry}},
 
 		// not C26, C28
