@@ -11,9 +11,10 @@ import (
 // flows is the refused flows that are remembered: a bounded number, the one
 // refused longest ago forgotten first. Time is an argument throughout.
 type flows struct {
-	max   int
-	by    map[conntrack.Tuple]*list.Element
-	order *list.List // of *refused, latest refusal first
+	max     int
+	reasons bool // are told of INVALID packets
+	by      map[conntrack.Tuple]*list.Element
+	order   *list.List // of *refused, latest refusal first
 	// waiting are those of which more may still be told, in the order in
 	// which they are due; ready are those of which all was told.
 	waiting []waiter
@@ -38,8 +39,8 @@ type waiter struct {
 	at   time.Time
 }
 
-func newFlows(limit int) *flows {
-	return &flows{max: limit, by: make(map[conntrack.Tuple]*list.Element), order: list.New()}
+func newFlows(limit int, reasons bool) *flows {
+	return &flows{max: limit, reasons: reasons, by: make(map[conntrack.Tuple]*list.Element), order: list.New()}
 }
 
 // begin remembers a flow, or gives one that is remembered new evidence. It is
@@ -72,11 +73,12 @@ func (fs *flows) begin(e Evidence, now time.Time, wait time.Duration) {
 }
 
 // told makes a flow ready as soon as nothing more is to come: the reason of an
-// INVALID packet, the end of a connection's entry, the ICMP error.
+// INVALID packet, the end of the entry of a connection that is refused here, the
+// ICMP error.
 func (fs *flows) told(r *refused) {
 	e := &r.evidence
-	reason := e.State != Invalid || e.Reason != ""
-	end := e.Entry.Result != Absent || !e.goesOn() || e.Ended.Result == Present
+	reason := e.State != Invalid || e.Reason != "" || !fs.reasons
+	end := !e.refusedHere() || !e.goesOn() || e.Entry.Result != Absent || e.Ended.Result == Present
 	if reason && end && e.ICMP.Result == Present && !r.dueAt.IsZero() {
 		fs.ready = append(fs.ready, r)
 	}

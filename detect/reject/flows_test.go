@@ -25,7 +25,7 @@ type scene struct {
 	*flows
 }
 
-func newScene(t *testing.T, limit int) scene { return scene{t, newFlows(limit)} }
+func newScene(t *testing.T, limit int) scene { return scene{t, newFlows(limit, true)} }
 
 // refuse does what Watch does with a refused packet.
 func (s scene) refuse(e Evidence, d time.Duration) {
@@ -183,7 +183,8 @@ func TestFlowsToItself(t *testing.T) {
 	}
 }
 
-// What was refused by others is not confirmed by an error sent.
+// What was refused by others is told at once, and not confirmed by an error
+// sent.
 func TestFlowsReceived(t *testing.T) {
 	s := newScene(t, 10)
 	e := seen{packet: "out SYN", how: ICMPReceived, icmp: peer, entry: opening, socket: "SYN_SENT"}.evidence(t, same)
@@ -192,8 +193,15 @@ func TestFlowsReceived(t *testing.T) {
 			t.Error("confirmed")
 		}
 		s.refuse(e, time.Duration(i)*time.Second)
+		if i == 0 {
+			s.tells(0, "refused-by-peer, possible, 1")
+		}
 	}
-	s.tells(3*time.Second, "refused-by-peer, possible, 3")
+	s.tells(3 * time.Second)
+	e = seen{packet: "out PSH|ACK", how: ICMPReceived, icmp: peer, entry: "-", socket: "ESTABLISHED"}.evidence(t, same)
+	e.Packet.Value.SrcPort++
+	s.refuse(e, 3*time.Second)
+	s.tells(3*time.Second, "peer-forgot, likely, 1")
 }
 
 // The reason of an INVALID packet is waited for, and comes before or after
@@ -219,6 +227,11 @@ func TestFlowsReason(t *testing.T) {
 	s.tells(wait / 2)
 	s.addReason(header(t, same, "in SYN"), reasonGhost)
 	s.tells(wait/2, "ghost, certain, 1")
+
+	s = scene{t, newFlows(10, false)}
+	s.refuse(ghostly(""), 0) // never
+	s.confirmed(ghostly(""))
+	s.tells(0, "ghost, likely, 1")
 
 	s = newScene(t, 10)
 	s.refuse(ghostly(""), 0) // too late: told again with the next packet that has it

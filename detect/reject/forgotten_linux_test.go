@@ -42,7 +42,7 @@ func redirect(to uint16) nft.Chain {
 // service's port is another than the one that was connected to.
 func TestLiveDeleted(t *testing.T) {
 	t.Parallel()
-	for name, port := range map[string]uint16{"": servicePort, "redirected": 8080} {
+	for name, port := range map[string]uint16{"direct": servicePort, "redirected": 8080} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			addresses(t, func(t *testing.T, addr func(*lab.Host) netip.Addr) { testDeleted(t, addr, port) })
@@ -113,7 +113,7 @@ func TestLiveForgottenFIN(t *testing.T) {
 		must(t, c.Close())
 		v := w.waitFor(tcpTuple(addr(client), clientPort, addr(server), servicePort), 1)
 		reason := strings.Contains(v.Evidence.Reason, "invalid new")
-		t.Logf("SUPPORT: kernel reason for INVALID packets: %s", yes(reason))
+		t.Logf("SUPPORT: kernel reason for a FIN of no known connection: %s", yes(reason))
 		if v.Evidence.State != Invalid || v.Evidence.Packet.Value.Flags.String() != "FIN|ACK" {
 			t.Errorf("got %+v", v.Evidence)
 		}

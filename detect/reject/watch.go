@@ -131,7 +131,7 @@ func open(cfg *Config) (_ *watch, err error) {
 		cfg: cfg.withDefaults(), signals: make(chan signal, 64),
 		reasons: newRecent[reasonKey, string](1024), ended: newRecent[conntrack.Tuple, *Ended](1 << 16),
 	}
-	w.flows = newFlows(w.cfg.Flows)
+	w.flows = newFlows(w.cfg.Flows, w.cfg.Reasons)
 	defer func() {
 		if err != nil {
 			w.close(func() {})

@@ -82,7 +82,7 @@ func TestGoesOn(t *testing.T) {
 // on, says that all is listened to, and ends with the first other error.
 func TestRunErrors(t *testing.T) {
 	calls := 0
-	w := &watch{cfg: Config{Ready: func() { calls++ }}.withDefaults(), signals: make(chan signal, 9), flows: newFlows(1)}
+	w := &watch{cfg: Config{Ready: func() { calls++ }}.withDefaults(), signals: make(chan signal, 9), flows: newFlows(1, false)}
 	last := errors.New("the last")
 	ready := make(chan struct{})
 	close(ready)
@@ -110,7 +110,7 @@ func TestRunErrors(t *testing.T) {
 
 // Breaking off at a loss ends run.
 func TestRunBreak(t *testing.T) {
-	w := &watch{cfg: Config{}.withDefaults(), signals: make(chan signal, 9), flows: newFlows(1)}
+	w := &watch{cfg: Config{}.withDefaults(), signals: make(chan signal, 9), flows: newFlows(1, false)}
 	w.signals <- signal{err: &nflog.Lost{}}
 	w.signals <- signal{err: &nflog.Lost{}}
 	n := 0
