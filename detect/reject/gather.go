@@ -82,7 +82,7 @@ func (w *watch) takeICMP(ctx context.Context, logged nflog.Packet, p packet.Pack
 	here := logged.Hook != nflog.Forward // the packet was this host's
 	if logged.Hook == nflog.Output || logged.Hook == nflog.Postrouting {
 		e.Refusal = ICMPSent
-		here = true
+		here = p.Src == p.Quoted.Dst
 	}
 	if w.flows.confirm(&e) || w.flows.count(&e, now, w.cfg.Repeat) {
 		return
