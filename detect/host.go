@@ -30,9 +30,7 @@ func (h *Host) local() map[netip.Addr]bool {
 		own[a.Unmap().WithZone("")] = true
 	}
 	for i := range h.Sockets {
-		if a := h.Sockets[i].Local.Addr(); !a.IsUnspecified() {
-			own[a] = true
-		}
+		own[h.Sockets[i].Local.Addr()] = true
 	}
 	return own
 }

@@ -27,7 +27,7 @@ func LostFlows(h Host) []Finding {
 	var found []Finding
 	for i := range h.Sockets {
 		s := &h.Sockets[i]
-		if !carries(s) {
+		if !carries(s.State) {
 			continue
 		}
 		f := entries[SocketTuple(s)]
@@ -41,11 +41,12 @@ func LostFlows(h Host) []Finding {
 	return found
 }
 
-// carries reports whether a socket can still send or receive data.
-func carries(s *sockdiag.Socket) bool {
-	switch s.State {
+// carries reports whether a socket in the state can still send or receive
+// data.
+func carries(s sockdiag.State) bool {
+	switch s {
 	case sockdiag.Established, sockdiag.CloseWait, sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.LastAck:
-		return s.Remote.Port() != 0
+		return true
 	}
 	return false
 }
@@ -56,7 +57,7 @@ func carries(s *sockdiag.Socket) bool {
 func (h *Host) entries() map[conntrack.Tuple]*conntrack.Flow {
 	entries := make(map[conntrack.Tuple]*conntrack.Flow, len(h.Sockets))
 	for i := range h.Sockets {
-		if s := &h.Sockets[i]; carries(s) {
+		if s := &h.Sockets[i]; carries(s.State) {
 			entries[SocketTuple(s)] = nil
 		}
 	}

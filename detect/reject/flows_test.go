@@ -147,6 +147,33 @@ func TestFlowsOvertaken(t *testing.T) {
 	}
 }
 
+// The same, where the log names no state.
+func TestFlowsOvertakenStateless(t *testing.T) {
+	s := newScene(t, 10)
+	s.refuse(s.sent(s.syn(1)), 0)
+	late := s.syn(1)
+	late.State, late.Owner = StateUnknown, Found(uint32(7))
+	s.refuse(late, time.Millisecond)
+	v := s.due(at(time.Millisecond), repeat)
+	if len(v) != 1 || v[0].Count != 1 || v[0].Evidence.Refusal != Logged || v[0].Evidence.Owner != late.Owner {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// What was told before it was due is not told because it would be due now.
+func TestFlowsToldEarly(t *testing.T) {
+	s := newScene(t, 10)
+	s.refuse(s.syn(1), 0)
+	s.confirmed(s.syn(1))
+	s.tells(0, "no-service, likely, 1")
+	invalid := seen{packet: "in SYN", how: Logged, state: Invalid, entry: ghost}.evidence(t, same)
+	invalid.Packet.Value.SrcPort = 1
+	invalid.Entry.Value.Original.DstPort, invalid.Entry.Value.Reply.SrcPort = 1, 1
+	s.refuse(invalid, wait/2)
+	s.tells(wait)
+	s.tells(wait/2+wait, "ghost, likely, 2")
+}
+
 // Where only ICMP errors are logged, they are what is counted.
 func TestFlowsOnlyICMP(t *testing.T) {
 	s := newScene(t, 10)
@@ -198,6 +225,9 @@ func TestFlowsReceived(t *testing.T) {
 		}
 	}
 	s.tells(3 * time.Second)
+	if e.Refusal = ICMPSent; s.confirm(&e) {
+		t.Error("confirmed by an error sent")
+	}
 	e = seen{packet: "out PSH|ACK", how: ICMPReceived, icmp: peer, entry: "-", socket: "ESTABLISHED"}.evidence(t, same)
 	e.Packet.Value.SrcPort++
 	s.refuse(e, 3*time.Second)
@@ -297,6 +327,17 @@ func TestFlowsChange(t *testing.T) {
 	s.tells(2*time.Second+wait, "unknown, unknown, 2")
 	s.refuse(s.syn(1), 3*time.Second)
 	s.tells(3*time.Second+wait, "no-service, likely, 3")
+}
+
+// So is one of the same confidence.
+func TestFlowsChangeOfCause(t *testing.T) {
+	s := newScene(t, 10)
+	s.refuse(s.syn(1), 0)
+	s.tells(wait, "no-service, likely, 1")
+	served := s.syn(1)
+	served.State, served.Listener = StateUnknown, Found(sockdiag.Socket{State: sockdiag.Listen})
+	s.refuse(served, time.Second)
+	s.tells(time.Second+wait, "not-allowed, likely, 2")
 }
 
 // Circumstances that change and give the same verdict are not told.

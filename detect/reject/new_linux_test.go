@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/internal/lab"
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
@@ -58,6 +59,13 @@ func TestLiveNew(t *testing.T) {
 				t.Errorf("%d verdicts, want 2", n)
 			}
 			is(t, own.waitFor(flow, 1), "C26", CauseByPeer, possible)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, v := range w.verdicts { // the kernel's ICMPv6 is logged too
+			if v.Flow.Proto != conntrack.ProtoTCP {
+				t.Errorf("nothing refused %v", v.Flow)
+			}
 		}
 	})
 }
@@ -112,6 +120,35 @@ func TestLiveOnPath(t *testing.T) {
 		is(t, v, "", CauseUnknown)
 		if e := v.Evidence; e.Refusal != Logged || e.State != New || e.Socket.Result != NotLooked || e.Listener.Result != NotLooked || e.ICMP.Result != Present {
 			t.Errorf("the router's: %+v", v)
+		}
+	})
+}
+
+// TestLiveOnlyICMP logs nothing but ICMP errors: the host that was connected to
+// looks at its ports, a router does not.
+func TestLiveOnlyICMP(t *testing.T) {
+	t.Parallel()
+	addresses(t, func(t *testing.T, addr func(*lab.Host) netip.Addr) {
+		client, router, server := lab.Three(t)
+		reject := func(port uint16) []nft.Rule {
+			return []nft.Rule{{Proto: nft.TCP, DstPort: port, Verdict: nft.RejectAdminProhibited}}
+		}
+		firewall(t, router, nft.Forward, reject(servicePort))
+		firewall(t, server, nft.Input, reject(closedPort))
+		onPath, w := watchHost(t, router, Config{}), watchHost(t, server, Config{})
+		flow := tcpTuple(addr(client), clientPort, addr(server), servicePort)
+		sendSYN(t, client, flow)
+		v := onPath.waitFor(flow, 1)
+		is(t, v, "", CauseUnknown)
+		if e := v.Evidence; e.Refusal != ICMPSent || e.Socket.Result != NotLooked || e.Listener.Result != NotLooked {
+			t.Errorf("the router's: %+v", v)
+		}
+		flow.DstPort = closedPort
+		sendSYN(t, client, flow)
+		v = w.waitFor(flow, 1)
+		is(t, v, "C20", CauseNoService, likely)
+		if v.Evidence.Refusal != ICMPSent {
+			t.Errorf("got %+v", v)
 		}
 	})
 }

@@ -35,6 +35,8 @@ func TestRecent(t *testing.T) {
 	check(2, 3, 4)
 	put(2, 5) // 2 was put again: 3 goes
 	check(4, 2, 5)
+	put(1, 2, 3, 2, 4) // 2 keeps its later place
+	check(3, 2, 4)
 	put(5, 5, 5)
 	check(5)
 	put(6, 7, 8, 9)
