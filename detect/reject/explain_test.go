@@ -150,6 +150,8 @@ var verdictTable = []struct {
 		"C25", CauseOnPath, possible, "traceroute", nil},
 	{"by the peer", seen{packet: "out SYN", how: ICMPReceived, icmp: peer, entry: opening, socket: "SYN_SENT"},
 		"C26", CauseByPeer, possible, "nc -v -z -p 9103 ", []string{"port 51522", "source port 9102", "[UNREPLIED]", "administratively"}},
+	{"by the peer, the error itself not told", seen{packet: "out SYN", how: ICMPReceived, entry: opening, socket: "SYN_SENT"},
+		"C26", CauseByPeer, possible, "nc -v -z -p 9103 ", []string{"no ICMP error was seen"}},
 	{"by the peer, flags not quoted", seen{packet: "out ?", how: ICMPReceived, icmp: peer, entry: opening, socket: "SYN_SENT"},
 		"C26", CauseByPeer, possible, "nc -v -z -p 9103 ", nil},
 	{"the peer forgot", seen{packet: "out PSH|ACK", how: ICMPReceived, icmp: peer, entry: alive, socket: "ESTABLISHED"},

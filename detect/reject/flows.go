@@ -43,9 +43,9 @@ func newFlows(limit int, reasons bool) *flows {
 	return &flows{max: limit, reasons: reasons, by: make(map[conntrack.Tuple]*list.Element), order: list.New()}
 }
 
-// begin remembers a flow, or gives one that is remembered new evidence. It is
-// due after wait.
-func (fs *flows) begin(e Evidence, now time.Time, wait time.Duration) {
+// begin remembers a flow whose packet came now, or gives one that is remembered
+// new evidence. It is told at due, if not before.
+func (fs *flows) begin(e Evidence, now, due time.Time) {
 	tuple := PacketTuple(e.Packet.Value)
 	el, ok := fs.by[tuple]
 	if !ok {
@@ -61,7 +61,7 @@ func (fs *flows) begin(e Evidence, now time.Time, wait time.Duration) {
 		e.ICMP = r.evidence.ICMP
 	}
 	if r.dueAt.IsZero() {
-		r.dueAt = now.Add(wait)
+		r.dueAt = due
 		fs.waiting = append(fs.waiting, waiter{r, r.dueAt})
 	}
 	if overtaken := r.evidence.Refusal == ICMPSent && e.Refusal == Logged; !overtaken || r.told {

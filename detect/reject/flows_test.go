@@ -30,7 +30,7 @@ func newScene(t *testing.T, limit int) scene { return scene{t, newFlows(limit, t
 // refuse does what Watch does with a refused packet.
 func (s scene) refuse(e Evidence, d time.Duration) {
 	if !s.count(&e, at(d), repeat) {
-		s.begin(e, at(d), wait)
+		s.begin(e, at(d), at(d).Add(wait))
 	}
 }
 

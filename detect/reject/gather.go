@@ -64,7 +64,7 @@ func (w *watch) takeRefused(ctx context.Context, logged nflog.Packet, h packet.H
 		return
 	}
 	w.gather(ctx, &e, !leaves(logged.Hook))
-	w.flows.begin(e, now, w.cfg.Wait)
+	w.flows.begin(e, now, time.Now().Add(w.cfg.Wait)) // to look took its time
 }
 
 // leaves reports the hooks of packets that are not to this host.
@@ -88,7 +88,7 @@ func (w *watch) takeICMP(ctx context.Context, logged nflog.Packet, p packet.Pack
 		return
 	}
 	w.gather(ctx, &e, here)
-	w.flows.begin(e, now, w.cfg.Wait)
+	w.flows.begin(e, now, time.Now().Add(w.cfg.Wait)) // to look took its time
 }
 
 // unreachablePort is what REJECT sends unless told otherwise: ICMP 3/3 and

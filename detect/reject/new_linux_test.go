@@ -28,7 +28,7 @@ func TestLiveNew(t *testing.T) {
 		firewall(t, client, nft.Input, []nft.Rule{{Proto: nft.ICMP, Log: logged("")}, {Proto: nft.ICMPv6, Log: logged("")}})
 		listen(t, server, addr(server), servicePort)
 		const again = 600 * time.Millisecond
-		w := watchHost(t, server, Config{Repeat: again})
+		w := watchHost(t, server, Config{Repeat: again, Wait: slow})
 		own := watchHost(t, client, Config{})
 		for port, want := range map[uint16]struct {
 			rule  string
@@ -105,7 +105,7 @@ func TestLiveOnPath(t *testing.T) {
 		firewall(t, router, nft.Forward, refusing(nft.RejectAdminProhibited))
 		firewall(t, client, nft.Input, []nft.Rule{{Proto: nft.ICMP, Log: logged("")}, {Proto: nft.ICMPv6, Log: logged("")}})
 		listen(t, server, addr(server), servicePort)
-		onPath, own := watchHost(t, router, Config{}), watchHost(t, client, Config{})
+		onPath, own := watchHost(t, router, Config{Wait: slow}), watchHost(t, client, Config{})
 		_, err := client.Dial(within(t), "tcp", netip.AddrPortFrom(addr(client), clientPort), netip.AddrPortFrom(addr(server), servicePort), nil)
 		if err == nil {
 			t.Fatal("connected through a router that rejects")
