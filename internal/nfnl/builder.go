@@ -49,7 +49,7 @@ func NewBuilder(typ, flags uint16) *Builder {
 }
 
 // NewNetfilter starts a netfilter request with its struct nfgenmsg. The
-// version is NFNETLINK_V0 (0); see Version.
+// version is NFNETLINK_V0 (0).
 func NewNetfilter(subsystem, op uint8, flags uint16, family uint8) *Builder {
 	b := NewBuilder(uint16(subsystem)<<8|uint16(op), flags)
 	b.b = append(b.b, family, 0, 0, 0)
