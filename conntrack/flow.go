@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+	"unique"
 )
 
 // Flow is one entry of the connection tracking table (struct nf_conn as
-// ctnetlink shows it). It is comparable.
+// ctnetlink shows it). It is comparable. What few entries have is behind
+// Details.
 type Flow struct {
 	// Original is the tuple of the packets of the direction that was seen
 	// first, as they enter the tracker: before any translation.
@@ -48,6 +50,8 @@ type Flow struct {
 	// Start and Stop are kept with net.netfilter.nf_conntrack_timestamp=1,
 	// for entries made since it was set.
 	Start, Stop Timestamp
+
+	details unique.Handle[Details] // the zero Handle when there are none
 }
 
 // Tuple is what the packets of one direction have in common. It is comparable
@@ -171,6 +175,16 @@ const (
 	FieldStop
 	FieldZone
 	FieldSecmark
+
+	// Of Details.
+	FieldLabels
+	FieldHelper
+	FieldMaster
+	FieldSeqAdjust
+	FieldSynproxy
+	FieldSecurityContext
+	FieldSCTP
+	FieldDCCP
 )
 
 // Has reports whether all of the fields were given.
@@ -187,7 +201,3 @@ func (f Flow) Assured() bool { return f.Status&Assured != 0 }
 // (IPS_OFFLOAD or IPS_HW_OFFLOAD): the kernel then shows neither timeout nor
 // TCP state.
 func (f Flow) Offloaded() bool { return f.Status&(Offload|HWOffload) != 0 }
-
-// Translated reports whether source or destination is rewritten (NAT): the
-// reply is expected elsewhere than the original came from.
-func (f Flow) Translated() bool { return f.Reply != f.Original.Invert() }

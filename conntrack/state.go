@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -141,4 +142,79 @@ func (s Status) String() string {
 		return "NONE"
 	}
 	return strings.Join(words, "|")
+}
+
+// SCTPState is the tracker's view of an SCTP association (enum sctp_conntrack
+// in linux/netfilter/nf_conntrack_sctp.h).
+type SCTPState uint8
+
+// The SCTP states of the tracker.
+const (
+	SCTPNone            SCTPState = iota // SCTP_CONNTRACK_NONE
+	SCTPClosed                           // SCTP_CONNTRACK_CLOSED
+	SCTPCookieWait                       // SCTP_CONNTRACK_COOKIE_WAIT
+	SCTPCookieEchoed                     // SCTP_CONNTRACK_COOKIE_ECHOED
+	SCTPEstablished                      // SCTP_CONNTRACK_ESTABLISHED
+	SCTPShutdownSent                     // SCTP_CONNTRACK_SHUTDOWN_SENT
+	SCTPShutdownRecd                     // SCTP_CONNTRACK_SHUTDOWN_RECD
+	SCTPShutdownAckSent                  // SCTP_CONNTRACK_SHUTDOWN_ACK_SENT
+	SCTPHeartbeatSent                    // SCTP_CONNTRACK_HEARTBEAT_SENT
+	SCTPHeartbeatAcked                   // SCTP_CONNTRACK_HEARTBEAT_ACKED: up to Linux 6.1
+)
+
+var sctpStateNames = [...]string{
+	SCTPNone: "NONE", SCTPClosed: "CLOSED", SCTPCookieWait: "COOKIE_WAIT", SCTPCookieEchoed: "COOKIE_ECHOED",
+	SCTPEstablished: "ESTABLISHED", SCTPShutdownSent: "SHUTDOWN_SENT", SCTPShutdownRecd: "SHUTDOWN_RECD",
+	SCTPShutdownAckSent: "SHUTDOWN_ACK_SENT", SCTPHeartbeatSent: "HEARTBEAT_SENT", SCTPHeartbeatAcked: "HEARTBEAT_ACKED",
+}
+
+// String returns the kernel's word for the state.
+func (s SCTPState) String() string {
+	if int(s) < len(sctpStateNames) {
+		return sctpStateNames[s]
+	}
+	return fmt.Sprintf("SCTP_CONNTRACK_%d", uint8(s))
+}
+
+// ParseSCTPState reads the kernel's word for a state.
+func ParseSCTPState(s string) (SCTPState, bool) {
+	i := slices.Index(sctpStateNames[:], s)
+	return SCTPState(max(i, 0)), i >= 0
+}
+
+// DCCPState is the tracker's view of a DCCP connection (enum ct_dccp_states in
+// linux/netfilter/nf_conntrack_dccp.h).
+type DCCPState uint8
+
+// The DCCP states of the tracker.
+const (
+	DCCPNone     DCCPState = iota // CT_DCCP_NONE
+	DCCPRequest                   // CT_DCCP_REQUEST
+	DCCPRespond                   // CT_DCCP_RESPOND
+	DCCPPartOpen                  // CT_DCCP_PARTOPEN
+	DCCPOpen                      // CT_DCCP_OPEN
+	DCCPCloseReq                  // CT_DCCP_CLOSEREQ
+	DCCPClosing                   // CT_DCCP_CLOSING
+	DCCPTimeWait                  // CT_DCCP_TIMEWAIT
+	DCCPIgnore                    // CT_DCCP_IGNORE
+	DCCPInvalid                   // CT_DCCP_INVALID
+)
+
+var dccpStateNames = [...]string{
+	DCCPNone: "NONE", DCCPRequest: "REQUEST", DCCPRespond: "RESPOND", DCCPPartOpen: "PARTOPEN", DCCPOpen: "OPEN",
+	DCCPCloseReq: "CLOSEREQ", DCCPClosing: "CLOSING", DCCPTimeWait: "TIMEWAIT", DCCPIgnore: "IGNORE", DCCPInvalid: "INVALID",
+}
+
+// String returns the kernel's word for the state.
+func (s DCCPState) String() string {
+	if int(s) < len(dccpStateNames) {
+		return dccpStateNames[s]
+	}
+	return fmt.Sprintf("CT_DCCP_%d", uint8(s))
+}
+
+// ParseDCCPState reads the kernel's word for a state.
+func ParseDCCPState(s string) (DCCPState, bool) {
+	i := slices.Index(dccpStateNames[:], s)
+	return DCCPState(max(i, 0)), i >= 0
 }

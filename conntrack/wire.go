@@ -29,15 +29,26 @@ const (
 	ctaTupleReply    = 2  // CTA_TUPLE_REPLY
 	ctaStatus        = 3  // CTA_STATUS
 	ctaProtoinfo     = 4  // CTA_PROTOINFO
+	ctaHelp          = 5  // CTA_HELP
 	ctaTimeout       = 7  // CTA_TIMEOUT
 	ctaMark          = 8  // CTA_MARK
 	ctaCountersOrig  = 9  // CTA_COUNTERS_ORIG
 	ctaCountersReply = 10 // CTA_COUNTERS_REPLY
 	ctaUse           = 11 // CTA_USE
 	ctaID            = 12 // CTA_ID
+	ctaTupleMaster   = 14 // CTA_TUPLE_MASTER
+	ctaSeqAdjOrig    = 15 // CTA_SEQ_ADJ_ORIG
+	ctaSeqAdjReply   = 16 // CTA_SEQ_ADJ_REPLY
 	ctaZone          = 18 // CTA_ZONE
+	ctaSecctx        = 19 // CTA_SECCTX
 	ctaTimestamp     = 20 // CTA_TIMESTAMP
+	ctaMarkMask      = 21 // CTA_MARK_MASK
+	ctaLabels        = 22 // CTA_LABELS
+	ctaLabelsMask    = 23 // CTA_LABELS_MASK
+	ctaSynproxy      = 24 // CTA_SYNPROXY
+	ctaFilter        = 25 // CTA_FILTER
 	ctaStatusMask    = 26 // CTA_STATUS_MASK
+	ctaEventTime     = 27 // CTA_TIMESTAMP_EVENT: Linux 6.16
 )
 
 // enum ctattr_tuple, ctattr_ip, ctattr_l4proto
@@ -89,6 +100,9 @@ func decodeFlow(b []byte, f *Flow) error {
 		return errShort
 	}
 	err := f.decode(b[nfgenmsgLen:])
+	if err == nil && f.Fields&fieldsDetails != 0 {
+		err = f.decodeDetails(b[nfgenmsgLen:])
+	}
 	if err != nil {
 		*f = Flow{}
 	}
@@ -128,6 +142,12 @@ func (f *Flow) decode(b []byte) error {
 			err = f.ReplyCounter.decode(a.Value)
 		case ctaTimestamp:
 			err = f.decodeTimestamp(a.Value)
+		case ctaHelp, ctaTupleMaster, ctaSeqAdjOrig, ctaSeqAdjReply, ctaSecctx, ctaLabels:
+			f.Fields |= fieldsDetails // until they are read: see decodeFlow
+		case ctaSynproxy:
+			if !unusedSynproxy(a.Value) {
+				f.Fields |= fieldsDetails
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("attribute %d: %w", a.Type, err)
@@ -214,11 +234,14 @@ func (f *Flow) decodeProtoinfo(b []byte) error {
 	var bad nfnl.Fault
 	for len(b) > 0 {
 		a, b = nfnl.Cut(b)
-		if a.Type == ctaProtoinfoTCP {
+		switch a.Type {
+		case ctaProtoinfoTCP:
 			f.Fields |= FieldTCP
 			if err := f.TCP.decode(a.Value); err != nil {
 				return err
 			}
+		case ctaProtoinfoSCTP, ctaProtoinfoDCCP:
+			f.Fields |= fieldsDetails
 		}
 	}
 	return bad.After(a)

@@ -26,8 +26,12 @@ const (
 type Message struct {
 	Type  uint16
 	Flags uint16
-	Data  []byte
-	err   error
+	// Port is who caused what a multicast message tells: the port ID of the
+	// netlink socket whose request did, or 0 for the kernel itself. Requests
+	// have none.
+	Port uint32
+	Data []byte
+	err  error
 }
 
 // Filtered reports NLM_F_DUMP_FILTERED: the kernel applied a dump filter.

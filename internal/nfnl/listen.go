@@ -94,7 +94,7 @@ func (l *link) listen(ctx context.Context, yield func(Message, error) bool) {
 				yield(Message{}, err)
 				return
 			}
-			if !yield(Message{Type: h.typ, Flags: h.flags, Data: data}, nil) {
+			if !yield(Message{Type: h.typ, Flags: h.flags, Port: h.port, Data: data}, nil) {
 				return
 			}
 			b = rest
