@@ -3,6 +3,7 @@ package conntrack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"iter"
 	"time"
@@ -33,7 +34,8 @@ type DeleteOptions struct {
 	// twice is counted twice.
 	DryRun bool
 	// Limit, if not 0, is how many entries are removed (or, in a dry run, would
-	// be) at most. Flows that are gone or refused do not count.
+	// be) at most. Flows that are gone or refused do not count. A negative one is
+	// an error.
 	Limit int
 	// Outcome, if not nil, is called once for each flow, in order, with an error
 	// if it was Refused, and for some that are Unknown.
@@ -91,6 +93,9 @@ func newDeletion(c *Conn, opts *DeleteOptions) *deletion {
 }
 
 func (d *deletion) all(ctx context.Context, flows iter.Seq[Flow]) error {
+	if d.opts.Limit < 0 {
+		return fmt.Errorf("a limit of %d entries", d.opts.Limit)
+	}
 	for f := range flows {
 		if d.opts.Limit > 0 && d.done() >= d.opts.Limit {
 			d.report.Limited = true
@@ -111,7 +116,7 @@ func (d *deletion) done() int { return d.report.Deleted + d.report.WouldDelete +
 
 // room is how many flows the chunk may have: no more than the limit leaves.
 func (d *deletion) room() int {
-	if d.opts.Limit <= 0 {
+	if d.opts.Limit == 0 {
 		return chunkSize
 	}
 	return min(chunkSize, d.opts.Limit-d.done())
@@ -123,7 +128,7 @@ func (d *deletion) flush(ctx context.Context) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nfnl.Ended(ctx)
 	}
 	d.outcomes = append(d.outcomes[:0], make([]DeleteOutcome, len(d.flows))...)
 	d.errs = append(d.errs[:0], make([]error, len(d.flows))...)
@@ -182,7 +187,7 @@ func (d *deletion) look(ctx context.Context, such, same DeleteOutcome) error {
 		switch at := d.of[i]; {
 		case errors.Is(err, fs.ErrNotExist):
 			d.outcomes[at] = Gone
-		case err != nil:
+		case err != nil && such == 0:
 			d.outcomes[at], d.errs[at] = Refused, err
 		}
 	})

@@ -47,9 +47,12 @@ type Builder struct {
 	err        error
 }
 
+// roomy is enough for most requests.
+const roomy = 128
+
 // NewBuilder starts a request of the given type; NLM_F_REQUEST is implied.
 func NewBuilder(typ, flags uint16) *Builder {
-	return &Builder{typ: typ, flags: flags | Request, b: make([]byte, 0, 128)}
+	return &Builder{typ: typ, flags: flags | Request, b: make([]byte, 0, roomy)}
 }
 
 // NewNetfilter starts a netfilter request with its struct nfgenmsg. The
@@ -64,6 +67,9 @@ func NewNetfilter(subsystem, op uint8, flags uint16, family uint8) *Builder {
 // overwritten. The zero Builder may be started so.
 func (b *Builder) Netfilter(subsystem, op uint8, flags uint16, family uint8) {
 	b.typ, b.flags, b.err = uint16(subsystem)<<8|uint16(op), flags|Request, nil
+	if b.b == nil {
+		b.b = make([]byte, 0, roomy)
+	}
 	b.b = append(b.b[:0], family, 0, 0, 0)
 }
 
