@@ -279,6 +279,8 @@ var calls = map[string]func(context.Context, *Conn, Flow) error{
 	},
 	"delete": func(ctx context.Context, c *Conn, f Flow) error { return c.Delete(ctx, f) },
 	"create": func(ctx context.Context, c *Conn, f Flow) error { return c.Create(ctx, f) },
+	"update": func(ctx context.Context, c *Conn, f Flow) error { return c.Update(ctx, f, Change{Mark: 9}) },
+	"flush":  func(ctx context.Context, c *Conn, _ Flow) error { return c.Flush(ctx) },
 	"events": func(ctx context.Context, c *Conn, _ Flow) (last error) {
 		for _, err := range c.Events(ctx, nil) {
 			last = err
@@ -300,6 +302,10 @@ func TestRefusals(t *testing.T) {
 		{"get", syscall.EPERM, fs.ErrPermission, "CAP_NET_ADMIN"},
 		{"delete", syscall.EPERM, fs.ErrPermission, "CAP_NET_ADMIN"},
 		{"create", syscall.EPERM, fs.ErrPermission, "CAP_NET_ADMIN"},
+		{"update", syscall.EPERM, fs.ErrPermission, "CAP_NET_ADMIN"},
+		{"flush", syscall.EPERM, fs.ErrPermission, "CAP_NET_ADMIN"},
+		{"flush", syscall.EINVAL, errors.ErrUnsupported, "nf_conntrack_netlink"},
+		{"update", syscall.ENOENT, fs.ErrNotExist, ""},
 		{"dump", syscall.EINVAL, errors.ErrUnsupported, "nf_conntrack_netlink"},
 		{"dump", syscall.EOPNOTSUPP, errors.ErrUnsupported, ""},
 		{"delete", syscall.ENOENT, fs.ErrNotExist, ""},

@@ -13,15 +13,16 @@ import (
 )
 
 // Create makes an entry. Original, Reply and Timeout (1 s or more) are
-// required. Zones, Mark, TCP and the details are taken as they are, the security
-// context excepted; of Status, what settable says. The rest (ID, Use, counters,
-// timestamps) is the kernel's to give. An entry of the same tuple and zone is
-// fs.ErrExist.
+// required. Zones, Mark, TCP and the details are taken as they are, except the
+// security context; of Status, SeenReply, Assured, FixedTimeout, Helper, SrcNAT
+// and DstNAT. The rest (ID, Use, counters, timestamps) is the kernel's to give. An
+// entry of the same tuple and zone is fs.ErrExist.
 //
-// Packets are translated where Status has SrcNAT or DstNAT, which must agree with
-// the two tuples, and where the namespace has NAT rules, or none but an empty NAT
-// chain. Without these bits a Reply that is not Original inverted only says which
-// packets belong to the entry: they pass as they are.
+// Packets are translated as the tuples say where Status has SrcNAT or DstNAT,
+// which must agree with them, and the namespace has a NAT chain, be it empty.
+// Otherwise they pass as they are; the answers to them are then no packets of the
+// entry, whose Reply is another tuple, and Linux drops them, because the entry
+// they would make clashes with this one.
 //
 // Details.Helper must be one that the kernel has for the protocol, or the error
 // is errors.ErrUnsupported. Details.Master must be in the table, in the same
