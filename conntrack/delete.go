@@ -75,8 +75,8 @@ type deletion struct {
 
 	// The chunk, and of each flow its outcome, 0 while there is none, and why.
 	flows    []Flow
-	outcomes []DeleteOutcome
-	errs     []error
+	outcomes [chunkSize]DeleteOutcome
+	errs     [chunkSize]error
 
 	// The requests, the memory they are made in, and the flows they are about.
 	reqs     []nfnl.Message
@@ -130,8 +130,7 @@ func (d *deletion) flush(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nfnl.Ended(ctx)
 	}
-	d.outcomes = append(d.outcomes[:0], make([]DeleteOutcome, len(d.flows))...)
-	d.errs = append(d.errs[:0], make([]error, len(d.flows))...)
+	d.outcomes, d.errs = [chunkSize]DeleteOutcome{}, [chunkSize]error{}
 	err := d.carryOut(ctx)
 	for i, f := range d.flows {
 		d.tell(f, d.outcomes[i], d.errs[i])
@@ -170,7 +169,9 @@ func (d *deletion) remove(ctx context.Context) error {
 // with their ID have the outcome same, those with another have Changed, those
 // that are not there are Gone.
 func (d *deletion) look(ctx context.Context, such, same DeleteOutcome) error {
-	d.ask(opGet, such)
+	if d.ask(opGet, such); len(d.reqs) == 0 {
+		return nil
+	}
 	var found Flow
 	row := func(i int, m nfnl.Message) error {
 		at := d.of[i]

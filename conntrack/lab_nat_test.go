@@ -25,12 +25,12 @@ func translated(client, server netip.Addr, status Status) Flow {
 func TestCreateNATRoundTrip(t *testing.T) {
 	c, _ := emptyTable(t)
 	both := translated(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("203.0.113.1"), natted)
-	source, destination, tcp, v6, echo := both, both, both, both, entry(tupleEcho)
+	source, destination, tcp, echo := both, both, both, entry(tupleEcho)
 	source.Status, source.Reply.SrcPort = SrcNAT, 7000
 	destination.Status, destination.Reply.DstPort = DstNAT|SeenReply|Assured, 4000
 	destination.Reply.Src = netip.MustParseAddr("10.0.0.3")
 	tcp.Original.Proto, tcp.Reply.Proto, tcp.TCP.State = ProtoTCP, ProtoTCP, TCPEstablished
-	v6 = translated(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), natted)
+	v6 := translated(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), natted)
 	v6.Reply.Src, v6.Reply.Dst = netip.MustParseAddr("fd00::3"), netip.MustParseAddr("fd00::9")
 	echo.Status, echo.Reply.Dst, echo.Reply.ICMPID = SrcNAT, netip.MustParseAddr("192.0.2.1"), 77
 	for name, f := range map[string]Flow{"both": both, "source": source, "destination": destination, "TCP": tcp, "IPv6": v6, "ICMP": echo} {
