@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
@@ -31,4 +32,13 @@ func cpuTime(t testing.TB) time.Duration {
 	var r unix.Rusage
 	must(t, unix.Getrusage(unix.RUSAGE_SELF, &r))
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// heap is what is allocated and in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
 }
