@@ -187,11 +187,11 @@ func BenchmarkUnwantedEvent(b *testing.B) {
 				}
 			}()
 			<-ready
-			list := flows(5000)
+			list := newChurner(b, flows(5000))
 			before, events := cpuTime(b), 0
 			for b.Loop() {
-				churn(b, c, list)
-				events += 2 * len(list)
+				list.turn(b, c)
+				events += 2 * len(list.create)
 			}
 			b.ReportMetric(float64(cpuTime(b)-before)/float64(events), "cpu-ns/event")
 			cancel()

@@ -6,8 +6,6 @@ import (
 	"iter"
 	"sync"
 	"time"
-
-	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
 // Mirror is a live copy of the table, kept by events and checked by dumps. Run
@@ -16,7 +14,8 @@ import (
 //
 // What it shows of an entry is as the kernel last told it:
 //
-//   - State, status, mark, labels and the other details as of the last event.
+//   - State, status, mark, labels and the other details as of the last event;
+//     window scales and TCP flags as of the last change of the TCP state.
 //   - Timeout is what is left of the time that was last told. Packets renew it
 //     without an event: an entry whose time has run out here may well live.
 //   - Counters and Start as of the last dump; Use is not kept.
@@ -26,8 +25,9 @@ import (
 // events out, change and end without a word. Only the next dump tells:
 // MirrorOptions.Reconcile bounds how long that takes.
 //
-// A mirror takes about 180 bytes of memory for each entry, 50 more for each
-// that is translated, and keeps what the largest table took.
+// A mirror takes about 160 bytes of memory for each entry, 50 more for each
+// that is translated and for each original source, and keeps what the largest
+// table took.
 type Mirror struct {
 	conn *Conn
 	opts MirrorOptions
@@ -177,7 +177,7 @@ func (m *Mirror) overrun(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stats.Overruns++
-	if o, ok := errors.AsType[*nfnl.Overrun](err); ok {
+	if o, ok := errors.AsType[*Overrun](err); ok {
 		m.stats.Dropped = uint64(o.Drops)
 	}
 	m.fallOut()

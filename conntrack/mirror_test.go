@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -16,9 +17,10 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
 )
 
-// shown is what a mirror must show as a dump does.
+// shown is what a mirror must show as a dump does: what changes with an event.
 func shown(f Flow) Flow {
 	f.Use, f.Timeout, f.Start = 0, 0, 0
+	f.TCP = TCPInfo{State: f.TCP.State}
 	f.OriginalCounter, f.ReplyCounter = Counter{}, Counter{}
 	f.Fields &= mirrored &^ (FieldCounters | FieldStart | FieldTimeout)
 	return f
@@ -486,5 +488,45 @@ func TestMirrorAllocations(t *testing.T) {
 	checkCounts(t, m)
 	if got := slices.Collect(m.All()); len(got) != len(list) {
 		t.Errorf("%d entries", len(got))
+	}
+}
+
+// TestMirrorMemory measures what a mirror of many entries takes.
+func TestMirrorMemory(t *testing.T) {
+	const n = 100_000
+	list := flows(n)
+	before := heap()
+	m := NewMirror(nil, nil)
+	for i := range list {
+		m.event(&Event{Type: EventNew, Flow: list[i]})
+	}
+	per := float64(heap()-before) / n
+	runtime.KeepAlive(list)
+	t.Logf("%.0f bytes for each of %d entries", per, m.Len())
+	if m.Len() != n || per > 300 {
+		t.Errorf("%d entries", m.Len())
+	}
+}
+
+// heap is how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
+}
+
+func BenchmarkMirrorEvent(b *testing.B) {
+	const n = 100_000
+	m := NewMirror(nil, nil)
+	list := flows(n)
+	for i := range list {
+		list[i].Fields = FieldStatus | FieldTCP | FieldID
+	}
+	e, i := Event{}, 0
+	for b.Loop() {
+		e.Type, e.Flow = EventType(1+i/n%3), list[i%n]
+		m.event(&e)
+		i++
 	}
 }
