@@ -9,8 +9,15 @@ import (
 )
 
 // ErrOverrun tells that events were lost because the receive buffer was full.
-// It is reported among the events, and the stream goes on after it.
+// It is reported among the events, by an *Overrun, and the stream goes on after
+// it.
 var ErrOverrun = nfnl.ErrOverrun
+
+// Overrun is the error that answers to ErrOverrun. It comes where the loss was,
+// after all events from before it. Its Drops is how many events the kernel has
+// dropped on this socket so far, for all losses together; those that it had no
+// memory for at all are not counted.
+type Overrun = nfnl.Overrun
 
 // OpError is a failed operation. What it wraps answers errors.Is for
 //
