@@ -55,6 +55,21 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(n*b.N), "bytes/flow")
 }
 
+// BenchmarkParallel compares Parallel with the same floor: one reader of the
+// whole table.
+func BenchmarkParallel(b *testing.B) {
+	const n = 100_000
+	c, h := divisible(b, n)
+	floor := rawSocket(b, h)
+	turns(b, n, func() int { return discard(b, floor) }, func() (rows int) {
+		for _, err := range c.Parallel(b.Context(), nil) {
+			must(b, err)
+			rows++
+		}
+		return rows
+	})
+}
+
 // turns lets a reader of n flows and its floor take turns, and reports the
 // median of the ratios, and the processor time the reader takes outside the
 // kernel.

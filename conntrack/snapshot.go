@@ -68,7 +68,7 @@ func (c *Conn) entries(ctx context.Context) int {
 	if err != nil {
 		return 0 // the dump will say why
 	}
-	return int(min(count, mostExpected))
+	return int(count)
 }
 
 // mostExpected is the largest table that room is made for ahead, in flows: a
@@ -84,10 +84,13 @@ const (
 	largestBlock  = 4096
 )
 
-// newBlocks makes room for the flows expected, and for some that the table
-// gains meanwhile. What is not used is not backed by memory.
-func newBlocks(expected int) blocks {
-	return blocks{make([]Flow, 0, max(expected+expected/32, smallestBlock))}
+func newBlocks(expected int) blocks { return blocks{make([]Flow, 0, room(expected))} }
+
+// room is for the flows expected, and for some that the table gains meanwhile.
+// What is not used is not backed by memory.
+func room(expected int) int {
+	n := min(expected, mostExpected)
+	return max(n+n/32, smallestBlock)
 }
 
 func (b *blocks) add(f *Flow) {
