@@ -72,9 +72,15 @@ func dumpRequest(filter *Filter) nfnl.Message {
 // Get returns the entry that has the tuple in either direction, in the given
 // zone (0 is the default zone). There being none is fs.ErrNotExist.
 func (c *Conn) Get(ctx context.Context, tuple Tuple, zone uint16) (Flow, error) {
-	req, err := encodeGet(tuple, zone)
+	flow, err := c.lookup(ctx, &Flow{Original: tuple, Zone: zone})
+	return flow, opError("get", err)
+}
+
+// lookup gets whatever entry has the flow's original tuple and zone.
+func (c *Conn) lookup(ctx context.Context, f *Flow) (Flow, error) {
+	req, err := encodeLookup(&nfnl.Builder{}, opGet, f)
 	if err != nil {
-		return Flow{}, opError("get", err)
+		return Flow{}, err
 	}
 	var flow Flow
 	found := false
@@ -86,33 +92,7 @@ func (c *Conn) Get(ctx context.Context, tuple Tuple, zone uint16) (Flow, error) 
 		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return Flow{}, opError("get", err)
+		return Flow{}, err
 	}
 	return flow, nil
-}
-
-// Delete removes one entry: the one that has the flow's original tuple, zone
-// and ID. An entry that is gone already, or was replaced by one of another ID,
-// is fs.ErrNotExist, and nothing is removed. A flow without an ID is refused.
-//
-// An entry of the same tuple that the kernel put where the earlier one was has
-// the same ID: see Flow.ID.
-func (c *Conn) Delete(ctx context.Context, flow Flow) error {
-	req, err := encodeDelete(&flow)
-	if err != nil {
-		return opError("delete", err)
-	}
-	return opError("delete", c.nl.Do(ctx, req, nil))
-}
-
-// Create makes an entry. Original, Reply and Timeout (1 s or more) are
-// required; Status gets Confirmed; zones, Mark and TCP are taken as they are;
-// ID, Use, counters and timestamps are the kernel's to give. An entry of the
-// same tuple and zone is fs.ErrExist.
-func (c *Conn) Create(ctx context.Context, flow Flow) error {
-	req, err := encodeCreate(&flow)
-	if err != nil {
-		return opError("create", err)
-	}
-	return opError("create", c.nl.Do(ctx, req, nil))
 }

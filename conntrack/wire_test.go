@@ -197,13 +197,33 @@ func creatable(f Flow) Flow {
 	want := Flow{
 		Original: portable(f.Original), Reply: portable(f.Reply),
 		Zone: f.Zone, OriginalZone: f.OriginalZone, ReplyZone: f.ReplyZone,
-		Status: f.Status | Confirmed, Timeout: f.Timeout, Mark: f.Mark,
+		Status: f.Status&settable | Confirmed, Timeout: f.Timeout, Mark: f.Mark,
 		Fields: FieldStatus | FieldTimeout | f.Fields&FieldMark | zone(f.Zone),
 	}
 	if f.Original.Proto == ProtoTCP {
 		want.TCP, want.Fields = f.TCP, want.Fields|FieldTCP
 	}
-	return want
+	if f.Status&natted != 0 { // the translation is in CTA_NAT_SRC and CTA_NAT_DST
+		want.Reply = portable(f.Original.Invert())
+	}
+	return want.creatable(f.Details())
+}
+
+// creatable adds the details that a create request carries.
+func (f Flow) creatable(d Details) Flow {
+	d.SecurityContext, d.Master, d.MasterZone = "", portable(d.Master), 0
+	always := Fields(0)
+	switch f.Original.Proto {
+	case ProtoSCTP:
+		always, d.DCCP = FieldSCTP, DCCPInfo{}
+	case ProtoDCCP:
+		always, d.SCTP = FieldDCCP, SCTPInfo{}
+	default:
+		d.SCTP, d.DCCP = SCTPInfo{}, DCCPInfo{}
+	}
+	f = f.WithDetails(d)
+	f.Fields |= always
+	return f
 }
 
 // portable is what a request carries of a tuple: what its protocol has.

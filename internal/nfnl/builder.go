@@ -55,9 +55,16 @@ func NewBuilder(typ, flags uint16) *Builder {
 // NewNetfilter starts a netfilter request with its struct nfgenmsg. The
 // version is NFNETLINK_V0 (0).
 func NewNetfilter(subsystem, op uint8, flags uint16, family uint8) *Builder {
-	b := NewBuilder(uint16(subsystem)<<8|uint16(op), flags)
-	b.b = append(b.b, family, 0, 0, 0)
+	b := NewBuilder(0, 0)
+	b.Netfilter(subsystem, op, flags, family)
 	return b
+}
+
+// Netfilter starts a netfilter request in b's memory: the Message made before is
+// overwritten. The zero Builder may be started so.
+func (b *Builder) Netfilter(subsystem, op uint8, flags uint16, family uint8) {
+	b.typ, b.flags, b.err = uint16(subsystem)<<8|uint16(op), flags|Request, nil
+	b.b = append(b.b[:0], family, 0, 0, 0)
 }
 
 // Raw appends bytes as they are, padded to 4: a fixed header.
