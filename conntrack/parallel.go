@@ -16,7 +16,8 @@ import (
 // The halves are the two families, or the flows with a status bit and those
 // without: whichever the first 1,024 flows show to be the most even. Where the
 // smaller half is less than a tenth, as in a table of IPv4 alone whose entries
-// all have the same status, and in small tables, one socket is read.
+// all have the same status, and in tables of less than 16,384 entries, one
+// socket is read.
 //
 // Parallel is approximate as All is. What is more, a flow may be missed or come
 // twice if its status bit changes during the walk.
@@ -25,20 +26,33 @@ import (
 // it takes the time of All, and twice the processor time.
 func (c *Conn) Parallel(ctx context.Context, filter *Filter) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
-		s := c.sample(ctx, filter)
-		halves, even := s.divide()
-		switch {
-		case s.whole:
-			for i := range s.flows {
-				if filter.Match(&s.flows[i]) && !yield(s.flows[i], nil) {
-					return
-				}
-			}
-		case even && runtime.GOMAXPROCS(0) > 1:
-			c.together(ctx, filter, halves, s.flows, yield)
-		default:
+		if runtime.GOMAXPROCS(0) == 1 || c.entries(ctx) < smallTable {
 			c.All(ctx, filter)(yield)
+			return
 		}
+		c.divided(ctx, filter, yield)
+	}
+}
+
+// smallTable is how many entries take less time than they take to divide.
+const smallTable = 1 << 14
+
+// divided looks at the beginning of a dump to choose the halves, and dumps
+// them.
+func (c *Conn) divided(ctx context.Context, filter *Filter, yield func(Flow, error) bool) {
+	s := c.sample(ctx, filter)
+	halves, even := s.divide()
+	switch {
+	case s.whole:
+		for i := range s.flows {
+			if filter.Match(&s.flows[i]) && !yield(s.flows[i], nil) {
+				return
+			}
+		}
+	case even:
+		c.together(ctx, filter, halves, s.flows, yield)
+	default:
+		c.All(ctx, filter)(yield)
 	}
 }
 
