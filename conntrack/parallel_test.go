@@ -25,9 +25,9 @@ func processors(t testing.TB, n int) {
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 }
 
-// tally counts the flows of a dump, as what they were created, and returns its
+// collected counts the flows of a dump, as what they were created, and returns its
 // error, which must come last and with the zero Flow.
-func tally(t testing.TB, flows iter.Seq2[Flow, error]) (map[Flow]int, error) {
+func collected(t testing.TB, flows iter.Seq2[Flow, error]) (map[Flow]int, error) {
 	t.Helper()
 	seen := make(map[Flow]int)
 	var last error
@@ -46,9 +46,9 @@ func tally(t testing.TB, flows iter.Seq2[Flow, error]) (map[Flow]int, error) {
 	return seen, last
 }
 
-// mixed are n flows as a kernel lists them: a half of them, the second of each
+// partly are n flows as a kernel lists them: a half of them, the second of each
 // two, has the status.
-func mixed(n int, status Status) []Flow {
+func partly(n int, status Status) []Flow {
 	list := flows(n)
 	for i := range list {
 		list[i].ID, list[i].Fields = uint32(i), FieldStatus|FieldTimeout|FieldID
@@ -61,8 +61,8 @@ func mixed(n int, status Status) []Flow {
 	return list
 }
 
-// asked is the filter of a dump request.
-func asked(r nfnltest.Request) Filter {
+// filterOf is the filter of a dump request.
+func filterOf(r nfnltest.Request) Filter {
 	f := Filter{IPv4Only: r.Data[0] == familyIPv4, IPv6Only: r.Data[0] == familyIPv6}
 	value, mask := Status(0), Status(0)
 	for a := nfnl.Walk(r.Data[nfgenmsgLen:]); a.Next(); {
@@ -91,7 +91,7 @@ func (l *listing) handle(r nfnltest.Request) [][]byte {
 	if r.Type == 0x105 {
 		return counted(smallTable)(r)
 	}
-	f := asked(r)
+	f := filterOf(r)
 	by := f
 	if !l.status {
 		by.StatusSet, by.StatusUnset = 0, 0
@@ -120,28 +120,28 @@ func TestParallel(t *testing.T) {
 		filter *Filter
 		sent   map[Filter]int // besides the sample
 	}{
-		"by status":        {mixed(n, Assured), true, nil, map[Filter]int{even: n / 2, odd: n / 2}},
-		"status ignored":   {mixed(n, Assured), false, nil, map[Filter]int{even: n, odd: n}},
-		"by family":        {mixed(n, 0), true, nil, map[Filter]int{{IPv4Only: true}: n * 17 / 20, {IPv6Only: true}: n * 3 / 20}},
-		"nothing to do by": {mixed(n, 0), true, &Filter{IPv4Only: true}, map[Filter]int{{IPv4Only: true}: n * 17 / 20}},
-		"small":            {mixed(1000, Assured), true, nil, map[Filter]int{}},
-		"as the sample":    {mixed(sampleSize, Assured), true, nil, map[Filter]int{}},
-		"with a filter": {mixed(n, Assured), true, &Filter{Proto: ProtoUDP, StatusSet: Confirmed}, map[Filter]int{
+		"by status":        {partly(n, Assured), true, nil, map[Filter]int{even: n / 2, odd: n / 2}},
+		"status ignored":   {partly(n, Assured), false, nil, map[Filter]int{even: n, odd: n}},
+		"by family":        {partly(n, 0), true, nil, map[Filter]int{{IPv4Only: true}: n * 17 / 20, {IPv6Only: true}: n * 3 / 20}},
+		"nothing to do by": {partly(n, 0), true, &Filter{IPv4Only: true}, map[Filter]int{{IPv4Only: true}: n * 17 / 20}},
+		"small":            {partly(1000, Assured), true, nil, map[Filter]int{}},
+		"as the sample":    {partly(sampleSize, Assured), true, nil, map[Filter]int{}},
+		"with a filter": {partly(n, Assured), true, &Filter{Proto: ProtoUDP, StatusSet: Confirmed}, map[Filter]int{
 			{StatusSet: Confirmed | Assured}: n / 2, {StatusSet: Confirmed, StatusUnset: Assured}: n / 2}},
-		"small, with a filter": {mixed(1000, Assured), true, &Filter{Proto: ProtoUDP}, map[Filter]int{}},
+		"small, with a filter": {partly(1000, Assured), true, &Filter{Proto: ProtoUDP}, map[Filter]int{}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			l := &listing{flows: tt.flows, status: tt.status, sent: make(map[Filter]int)}
 			c, _ := fake(t, l.handle)
-			want, err := tally(t, c.All(t.Context(), tt.filter))
+			want, err := collected(t, c.All(t.Context(), tt.filter))
 			must(t, err)
 			clear(l.sent)
-			got, err := tally(t, c.Parallel(t.Context(), tt.filter))
+			got, err := collected(t, c.Parallel(t.Context(), tt.filter))
 			if !maps.Equal(got, want) || err != nil {
 				t.Errorf("%d flows, %v; want %d", len(got), err, len(want))
 			}
-			whole := asked(nfnltest.Request{Data: dumpRequest(tt.filter).Data})
+			whole := filterOf(nfnltest.Request{Data: dumpRequest(tt.filter).Data})
 			if l.sent[whole] -= l.rows(whole); l.sent[whole] == 0 {
 				delete(l.sent, whole)
 			}
@@ -155,7 +155,7 @@ func TestParallel(t *testing.T) {
 // TestParallelNotWorthIt reads with one socket what a second would not make
 // faster.
 func TestParallelNotWorthIt(t *testing.T) {
-	list := mixed(3000, Assured)
+	list := partly(3000, Assured)
 	for name, tt := range map[string]struct {
 		processors int
 		count      uint32
@@ -168,7 +168,7 @@ func TestParallelNotWorthIt(t *testing.T) {
 			}
 			return counted(tt.count, list...)(r)
 		})
-		if got, err := tally(t, c.Parallel(t.Context(), nil)); len(got) != 3000 || err != nil || dumps != 1 {
+		if got, err := collected(t, c.Parallel(t.Context(), nil)); len(got) != 3000 || err != nil || dumps != 1 {
 			t.Errorf("%s: %d flows, %v; %d dumps", name, len(got), err, dumps)
 		}
 	}
@@ -210,7 +210,7 @@ func TestDivide(t *testing.T) {
 		}
 	}
 	for _, d := range divisions {
-		for _, f := range mixed(40, Status(1<<16-1)) {
+		for _, f := range partly(40, Status(1<<16-1)) {
 			first, second := d[0].of(nil), d[1].of(nil)
 			if first.Match(&f) == second.Match(&f) {
 				t.Errorf("%+v: %v is in both or none", d, f)
@@ -230,7 +230,7 @@ func bitIf(yes bool, bit Status) Status {
 // and the sample as it should be.
 func broken(l *listing, h nfnltest.Handler) nfnltest.Handler {
 	return func(r nfnltest.Request) [][]byte {
-		if asked(r).StatusSet == Assured {
+		if filterOf(r).StatusSet == Assured {
 			return h(r)
 		}
 		return l.handle(r)
@@ -242,7 +242,7 @@ func broken(l *listing, h nfnltest.Handler) nfnltest.Handler {
 func TestParallelEnds(t *testing.T) {
 	processors(t, 2)
 	before := runtime.NumGoroutine()
-	l := &listing{flows: mixed(5000, Assured), status: true, sent: make(map[Filter]int)}
+	l := &listing{flows: partly(5000, Assured), status: true, sent: make(map[Filter]int)}
 	cause := errors.New("the operator's reason")
 	for name, tt := range map[string]struct {
 		half nfnltest.Handler
@@ -260,7 +260,7 @@ func TestParallelEnds(t *testing.T) {
 		c, _ := fake(t, broken(l, tt.half))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		n := 0
-		_, err := tally(t, func(yield func(Flow, error) bool) {
+		_, err := collected(t, func(yield func(Flow, error) bool) {
 			c.Parallel(ctx, nil)(func(f Flow, err error) bool {
 				more := yield(f, err)
 				if n++; err == nil && tt.do != nil {
@@ -303,13 +303,13 @@ func closeAt(at int) func(int, *Conn, context.CancelCauseFunc) bool {
 // TestParallelPanic lets a panic of the loop's body out.
 func TestParallelPanic(t *testing.T) {
 	processors(t, 2)
-	l := &listing{flows: mixed(5000, Assured), status: true, sent: make(map[Filter]int)}
+	l := &listing{flows: partly(5000, Assured), status: true, sent: make(map[Filter]int)}
 	c, _ := fake(t, l.handle)
 	defer func() {
 		if v := recover(); v != "mine" {
 			t.Errorf("recovered %v", v)
 		}
-		if got, err := tally(t, c.Parallel(t.Context(), nil)); len(got) != len(l.flows) || err != nil {
+		if got, err := collected(t, c.Parallel(t.Context(), nil)); len(got) != len(l.flows) || err != nil {
 			t.Errorf("afterwards: %d flows, %v", len(got), err)
 		}
 	}()
@@ -344,10 +344,10 @@ func TestParallelLive(t *testing.T) {
 	if halves, even := c.sample(t.Context(), nil).divide(); !even || halves[0].set == 0 {
 		t.Errorf("halves %+v", halves)
 	}
-	want, err := tally(t, c.All(t.Context(), nil))
+	want, err := collected(t, c.All(t.Context(), nil))
 	must(t, err)
 	for _, filter := range []*Filter{nil, {Proto: ProtoUDP}, {IPv6Only: true}, {StatusUnset: SeenReply}} {
-		got, err := tally(t, inHalves(t, c, filter))
+		got, err := collected(t, inHalves(t, c, filter))
 		must(t, err)
 		matching := maps.Clone(want)
 		maps.DeleteFunc(matching, func(f Flow, _ int) bool { return !filter.Match(&f) })

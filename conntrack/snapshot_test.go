@@ -52,9 +52,9 @@ func counted(n uint32, flows ...Flow) nfnltest.Handler {
 		if r.Type != 0x105 {
 			return table(flows...)(r)
 		}
-		b := nfnl.NewNetfilter(subsystem, opGetStats, 0, 0)
+		b := nfnl.NewNetfilter(subsystem, 5, 0, familyUnspec)
 		b.U32(2, 262144) // CTA_STATS_GLOBAL_MAX_ENTRIES
-		b.U32(ctaStatsGlobalEntries, n)
+		b.U32(1, n)      // CTA_STATS_GLOBAL_ENTRIES
 		return [][]byte{nfnltest.Message(0x105, nfnl.Multi, r.Seq, b.Message().Data), nfnltest.Acknowledge(r, 0, "", 0)}
 	}
 }

@@ -12,10 +12,9 @@ import (
 const (
 	subsystem = 1 // NFNL_SUBSYS_CTNETLINK
 
-	opNew      = 0 // IPCTNL_MSG_CT_NEW
-	opGet      = 1 // IPCTNL_MSG_CT_GET
-	opDelete   = 2 // IPCTNL_MSG_CT_DELETE
-	opGetStats = 5 // IPCTNL_MSG_CT_GET_STATS
+	opNew    = 0 // IPCTNL_MSG_CT_NEW
+	opGet    = 1 // IPCTNL_MSG_CT_GET
+	opDelete = 2 // IPCTNL_MSG_CT_DELETE
 
 	nfgenmsgLen = 4 // struct nfgenmsg
 
@@ -90,9 +89,6 @@ const (
 	ctaTimestampStart = 1 // CTA_TIMESTAMP_START
 	ctaTimestampStop  = 2 // CTA_TIMESTAMP_STOP
 )
-
-// enum ctattr_stats_global
-const ctaStatsGlobalEntries = 1 // CTA_STATS_GLOBAL_ENTRIES
 
 var errShort = errors.New("message shorter than struct nfgenmsg")
 
