@@ -52,10 +52,13 @@ func run(n, rounds int, only string) error {
 	}
 	fmt.Println(t)
 	results, err := turns(ctx, t, rounds, chosen)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case len(results) == 0:
+		return fmt.Errorf("no work has a name that matches %q", only)
 	}
-	return print(os.Stdout, len(t.flows), results)
+	return write(os.Stdout, len(t.flows), results)
 }
 
 // turns does each piece of work once a round. The table is filled before each

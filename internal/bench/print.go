@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// print writes a line for each piece of work that was done.
-func print(to io.Writer, n int, results map[string][]result) error {
+// write writes a line for each piece of work that was done.
+func write(to io.Writer, n int, results map[string][]result) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
 	widest := 0
 	for _, work := range works {
