@@ -119,6 +119,9 @@ func TestMirrorMerge(t *testing.T) {
 		"row newer than the end":               {script{begin, row(later), event(EventDestroy, old), event(EventNew, later), end}, []Flow{later}},
 		"row newer, same ID":                   {script{begin, row(young), event(EventDestroy, old), event(EventNew, old), event(EventUpdate, young), end}, []Flow{young}},
 		"row newer than a new entry's event":   {script{begin, row(young), event(EventNew, old), event(EventUpdate, young), end}, []Flow{young}},
+		"row newer, the end of an earlier":     {script{begin, row(later), event(EventDestroy, old), end}, []Flow{later}},
+		"told before the dump":                 {script{event(EventNew, old), begin, event(EventUpdate, bare(young)), row(young), end}, []Flow{young}},
+		"replaced unseen, with less":           {script{event(EventNew, young), event(EventNew, bare(later))}, []Flow{shownBare(bare(later))}},
 		"ended in an earlier dump":             {script{begin, event(EventDestroy, old), end, begin, row(young), end}, []Flow{young}},
 		"ended unseen":                         {script{begin, row(old), row(other), end, begin, row(other), end}, []Flow{other}},
 		"made while the dump went by":          {script{begin, event(EventNew, old), end}, []Flow{old}},
@@ -448,6 +451,29 @@ func TestMirrorOverrun(t *testing.T) {
 	s := m.Stats()
 	if got := shownBy(m); !maps.Equal(got, want) || s.Overruns != 1 || s.Dropped != 1 || !s.InStep || s.Vanished != 1 || s.Appeared != 1 || s.Unannounced != 1 {
 		t.Errorf("%v, %+v", got, s)
+	}
+}
+
+// TestMirrorOverrunInDump loses events while a dump goes by, which then does
+// not make up for them.
+func TestMirrorOverrunInDump(t *testing.T) {
+	m := NewMirror(nil, nil)
+	inStep := func() bool { return m.Stats().InStep }
+	m.start()
+	m.beginDump()
+	m.overrun(&Overrun{Drops: 3})
+	m.endDump(time.Now())
+	if inStep() {
+		t.Error("in step though events were lost")
+	}
+	m.beginDump()
+	m.endDump(time.Now())
+	if !inStep() || m.Stats().Dropped != 3 {
+		t.Errorf("%+v", m.Stats())
+	}
+	m.overrun(&Overrun{Drops: 5})
+	if inStep() || m.Stats().Dropped != 5 {
+		t.Errorf("%+v", m.Stats())
 	}
 }
 
