@@ -123,11 +123,13 @@ type EventOptions struct {
 const defaultEventBuffer = 8 << 20
 
 // Events yields changes of the table as they happen, in order. A nil error
-// goes with an event. ErrOverrun says that events were lost, and ranging goes
-// on; any other error is the last.
+// goes with an event. ErrOverrun says that events were lost at that place, see
+// Overrun, and ranging goes on; any other error is the last. However slow the
+// reader is, the kernel does not wait for it.
 //
 // With net.netfilter.nf_conntrack_events=2, the default of Linux 6.1 and
-// later, entries made before anybody listened send no events.
+// later, entries made before anybody listened, in any network namespace, send
+// no events.
 func (c *Conn) Events(ctx context.Context, opts *EventOptions) iter.Seq2[Event, error] {
 	if opts == nil {
 		opts = &EventOptions{}

@@ -90,11 +90,11 @@ func (p *program) prefix(in netip.Prefix, v4, v6 uint16) {
 func (p *program) check(where path, load uint16, conditions ...masked) {
 	const leave = 0xff // jumps to the end of the check, until it is known
 	b := program{{Code: nfnl.BPFLoad, K: attributesAt}}
-	find := nfnl.BPFFind
+	find := uint32(nfnl.BPFFind)
 	for _, typ := range where {
 		b = append(b,
 			nfnl.Instruction{Code: nfnl.BPFLoadX, K: uint32(typ)},
-			nfnl.Instruction{Code: nfnl.BPFCall, K: uint32(find)},
+			nfnl.Instruction{Code: nfnl.BPFCall, K: find},
 			nfnl.Instruction{Code: nfnl.BPFEqual, K: 0, Jt: leave})
 		find = nfnl.BPFFindNested
 	}

@@ -217,9 +217,7 @@ func (m *Mirror) dump(ctx context.Context) error {
 	m.beginDump()
 	for f, err := range m.conn.All(ctx, nil) {
 		if err != nil {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.gone = nil
+			m.breakOff()
 			return err
 		}
 		m.merge(&f)
@@ -234,6 +232,13 @@ func (m *Mirror) beginDump() {
 	m.generation++
 	m.gone = make(map[flowKey]struct{})
 	m.stale = false
+}
+
+// breakOff ends a dump that failed: what it did not show may well be there.
+func (m *Mirror) breakOff() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = nil
 }
 
 // endDump drops what the dump did not show and no event told of meanwhile.

@@ -1,20 +1,13 @@
 package conntrack
 
 import (
-	"context"
-	"errors"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
 )
 
 // shown is what a mirror must show as a dump does: what changes with an event.
@@ -119,6 +112,9 @@ func TestMirrorMerge(t *testing.T) {
 		"row newer than the end":               {script{begin, row(later), event(EventDestroy, old), event(EventNew, later), end}, []Flow{later}},
 		"row newer, same ID":                   {script{begin, row(young), event(EventDestroy, old), event(EventNew, old), event(EventUpdate, young), end}, []Flow{young}},
 		"row newer than a new entry's event":   {script{begin, row(young), event(EventNew, old), event(EventUpdate, young), end}, []Flow{young}},
+		"row newer, the end of an earlier":     {script{begin, row(later), event(EventDestroy, old), end}, []Flow{later}},
+		"told before the dump":                 {script{event(EventNew, old), begin, event(EventUpdate, bare(young)), row(young), end}, []Flow{young}},
+		"replaced unseen, with less":           {script{event(EventNew, young), event(EventNew, bare(later))}, []Flow{shownBare(bare(later))}},
 		"ended in an earlier dump":             {script{begin, event(EventDestroy, old), end, begin, row(young), end}, []Flow{young}},
 		"ended unseen":                         {script{begin, row(old), row(other), end, begin, row(other), end}, []Flow{other}},
 		"made while the dump went by":          {script{begin, event(EventNew, old), end}, []Flow{old}},
@@ -200,138 +196,6 @@ func TestMirrorKeeps(t *testing.T) {
 	}
 }
 
-// world is a kernel's table with its two ways out: a queue of events, of which
-// some are lost, and a dump that looks at one entry after the other.
-type world struct {
-	*rand.Rand
-	entries map[int]Flow // by number
-	queue   []Event
-	losing  bool
-	lost    bool
-	ids     uint32
-}
-
-func (w *world) flow(n int) Flow {
-	f := Flow{Original: tuple(ProtoTCP, "10.0.0.1:1000", "10.0.0.2:443"), Fields: FieldStatus | FieldTCP | FieldID | FieldMark | FieldTimeout}
-	f.Original.SrcPort += uint16(n)
-	f.Reply = f.Original.Invert()
-	return f
-}
-
-// step does something to an entry, and sends its event.
-func (w *world) step() {
-	n := w.IntN(6)
-	f, there := w.entries[n]
-	typ := EventUpdate
-	switch {
-	case !there:
-		typ, f = EventNew, w.flow(n)
-		w.ids += uint32(w.IntN(2)) // an ID may come again
-		f.ID = 1 + w.ids%3
-		f.TCP.State = TCPSynSent
-	case w.IntN(3) == 0:
-		typ = EventDestroy
-	case w.IntN(2) == 0:
-		f.Mark = uint32(w.IntN(3))
-	default:
-		f.TCP.State = TCPState(1 + w.IntN(8))
-	}
-	if w.entries[n] = f; typ == EventDestroy {
-		delete(w.entries, n)
-	}
-	if w.losing {
-		w.lost = true
-		return
-	}
-	w.queue = append(w.queue, Event{Type: typ, Flow: f})
-}
-
-// deliver hands an event over, or the report of a loss that is over.
-func (w *world) deliver(m *Mirror) bool {
-	if len(w.queue) > 0 {
-		e := w.queue[0]
-		if e.Flow.Mark == 0 {
-			e.Flow.Fields &^= FieldMark
-		}
-		m.event(&e)
-		w.queue = w.queue[1:]
-		return true
-	}
-	if w.losing { // the queue is empty: the kernel sends again
-		w.losing = false
-		if w.lost {
-			w.lost = false
-			m.overrun(ErrOverrun)
-		}
-		return true
-	}
-	return false
-}
-
-// dump merges a dump while the world goes on: the kernel looks at entries, and
-// the mirror gets to see them later.
-func (w *world) dump(m *Mirror, chaos func()) {
-	m.beginDump()
-	var looked []Flow
-	for n := range 6 {
-		chaos()
-		if f, there := w.entries[n]; there {
-			looked = append(looked, f)
-		}
-		for len(looked) > 0 && w.IntN(3) > 0 {
-			chaos()
-			m.merge(&looked[0])
-			looked = looked[1:]
-		}
-	}
-	for i := range looked {
-		chaos()
-		m.merge(&looked[i])
-	}
-	m.endDump(time.Now())
-}
-
-// TestMirrorConverges runs small worlds in which everything happens at the
-// wrong moment. Once nothing happens any more, and a last dump is made only if
-// a loss asks for it, the mirror must show the world.
-func TestMirrorConverges(t *testing.T) {
-	for seed := range uint64(3000) {
-		w := &world{Rand: rand.New(rand.NewPCG(seed, 1)), entries: make(map[int]Flow)}
-		m := NewMirror(nil, nil)
-		chaos := func() {
-			for range w.IntN(4) {
-				w.step()
-			}
-			if w.IntN(20) == 0 {
-				w.losing = true
-			}
-			for range w.IntN(5) {
-				w.deliver(m)
-			}
-		}
-		for range 5 {
-			w.step()
-		}
-		w.queue = nil // nobody listened
-		for dumps := 0; dumps == 0 || m.stale; dumps++ {
-			if dumps > 4 {
-				chaos = func() { w.deliver(m) }
-			}
-			w.dump(m, chaos)
-			for w.deliver(m) {
-			}
-		}
-		want := make(map[Flow]int)
-		for _, f := range w.entries {
-			want[shown(f)]++
-		}
-		if got := shownBy(m); !maps.Equal(got, want) {
-			t.Fatalf("seed %d:\ngot  %v\nwant %v", seed, got, want)
-		}
-		checkCounts(t, m)
-	}
-}
-
 // TestMirrorTable compares the table with a map.
 func TestMirrorTable(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
@@ -361,110 +225,6 @@ func TestMirrorTable(t *testing.T) {
 	if n != len(want) || table.n != len(want) || table.made > 3000 {
 		t.Errorf("%d and %d rows of %d, want %d", n, table.n, table.made, len(want))
 	}
-}
-
-// TestMirrorRun ends Run in every way, and begins it again.
-func TestMirrorRun(t *testing.T) {
-	tcp, udp := parse(t, lineTCP), parse(t, lineUDP)
-	c, peer := fake(t, table(tcp, udp))
-	m := NewMirror(c, &MirrorOptions{Reconcile: -1})
-	if m.Stats() != (MirrorStats{}) || m.Len() != 0 {
-		t.Errorf("before: %+v", m.Stats())
-	}
-	cause := errors.New("the operator's reason")
-	for range 2 {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		done := make(chan error)
-		go func() { done <- m.Run(ctx) }()
-		must(t, m.Wait(within(t)))
-		if err := m.Run(t.Context()); !isOp(err, "mirror") || !errors.Is(err, errRunning) {
-			t.Errorf("twice: %v", err)
-		}
-		if s := m.Stats(); !s.InStep || s.OutOfStep <= 0 || m.Len() != 2 {
-			t.Errorf("%d entries, %+v", m.Len(), s)
-		}
-		cancel(cause)
-		if err := <-done; !errors.Is(err, cause) {
-			t.Errorf("cancelled: %v", err)
-		}
-		if m.Stats().InStep || m.Len() != 2 {
-			t.Errorf("after: %d entries, %+v", m.Len(), m.Stats())
-		}
-		ended, cancel2 := context.WithTimeout(t.Context(), time.Millisecond)
-		if err := m.Wait(ended); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("waited for one that does not run: %v", err)
-		}
-		cancel2()
-	}
-	done := make(chan error)
-	go func() { done <- m.Run(t.Context()) }()
-	must(t, m.Wait(within(t)))
-	peer.Multicast(3, nfnltest.Message(subsystem<<8, 0, 0, []byte{2}))
-	if err := <-done; !errors.Is(err, errShort) {
-		t.Errorf("malformed: %v", err)
-	}
-	go func() { done <- m.Run(t.Context()) }()
-	must(t, m.Wait(within(t)))
-	must(t, c.Close())
-	if err := <-done; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("closed: %v", err)
-	}
-}
-
-// TestMirrorRefused has the dump fail, at once and later.
-func TestMirrorRefused(t *testing.T) {
-	c, _ := fake(t, refuse(syscall.EPERM))
-	if err := NewMirror(c, nil).Run(t.Context()); !errors.Is(err, fs.ErrPermission) || errors.Is(err, context.Canceled) || !isOp(err, "dump") {
-		t.Errorf("got %v", err)
-	}
-	dumps := 0
-	c, _ = fake(t, func(r nfnltest.Request) [][]byte {
-		if dumps++; dumps == 1 {
-			return table(parse(t, lineTCP))(r)
-		}
-		return refuse(syscall.ENOMEM)(r)
-	})
-	m := NewMirror(c, &MirrorOptions{Reconcile: time.Millisecond})
-	if err := m.Run(t.Context()); !errors.Is(err, syscall.ENOMEM) || !isOp(err, "dump") || m.Len() != 1 {
-		t.Errorf("got %v, %d entries", err, m.Len())
-	}
-}
-
-// TestMirrorOverrun loses events: the mirror dumps again, and what the loss hid
-// is seen.
-func TestMirrorOverrun(t *testing.T) {
-	rows := make(chan []Flow, 2)
-	rows <- []Flow{parse(t, lineTCP)}
-	rows <- []Flow{parse(t, lineUDP)}
-	c, peer := fake(t, func(r nfnltest.Request) [][]byte { return table(<-rows...)(r) })
-	m := runMirror(t, c, &MirrorOptions{Reconcile: -1})
-	peer.Multicast(1, nil)
-	for end := time.Now().Add(patience); m.Stats().Dumps < 2; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%+v", m.Stats())
-		}
-	}
-	want := map[Flow]int{shown(parse(t, lineUDP)): 1}
-	s := m.Stats()
-	if got := shownBy(m); !maps.Equal(got, want) || s.Overruns != 1 || s.Dropped != 1 || !s.InStep || s.Vanished != 1 || s.Appeared != 1 || s.Unannounced != 1 {
-		t.Errorf("%v, %+v", got, s)
-	}
-}
-
-// runMirror runs a mirror until the test ends, and waits until it is in step.
-func runMirror(t testing.TB, c *Conn, opts *MirrorOptions) *Mirror {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	m, done := NewMirror(c, opts), make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("the mirror ended with %v", err)
-		}
-	})
-	must(t, m.Wait(within(t)))
-	return m
 }
 
 // TestMirrorAllocations applies events to entries that are there.
