@@ -30,8 +30,8 @@ func (f *Filter) matchTuples(flow *Flow) bool {
 	o, r := &flow.Original, &flow.Reply
 	return admits(&f.Src, o.Src) && admits(&f.Dst, o.Dst) &&
 		admits(&f.ReplySrc, r.Src) && admits(&f.ReplyDst, r.Dst) &&
-		(f.Addr == netip.Prefix{} || admits(&f.Addr, o.Src) || admits(&f.Addr, o.Dst) ||
-			admits(&f.Addr, r.Src) || admits(&f.Addr, r.Dst)) &&
+		(f.Addr == netip.Prefix{} || contains(&f.Addr, o.Src) || contains(&f.Addr, o.Dst) ||
+			contains(&f.Addr, r.Src) || contains(&f.Addr, r.Dst)) &&
 		f.matchPorts(o, r) && f.matchICMP(o)
 }
 
@@ -110,19 +110,21 @@ func (f *Filter) matchNAT(flow *Flow) bool {
 	case f.Translated && !flow.Translated(),
 		f.SourceNAT && !isSrc,
 		f.DestinationNAT && !isDst,
-		f.SourceNATTo != none && !(isSrc && admits(&f.SourceNATTo, src.To.Addr())),
-		f.DestinationNATTo != none && !(isDst && admits(&f.DestinationNATTo, dst.To.Addr())),
-		f.TranslatedTo != none && !(isSrc && admits(&f.TranslatedTo, src.To.Addr()) ||
-			isDst && admits(&f.TranslatedTo, dst.To.Addr())):
+		f.SourceNATTo != none && !(isSrc && contains(&f.SourceNATTo, src.To.Addr())),
+		f.DestinationNATTo != none && !(isDst && contains(&f.DestinationNATTo, dst.To.Addr())),
+		f.TranslatedTo != none && !(isSrc && contains(&f.TranslatedTo, src.To.Addr()) ||
+			isDst && contains(&f.TranslatedTo, dst.To.Addr())):
 		return false
 	}
 	return true
 }
 
-// admits reports whether p is no condition or contains a.
+// admits reports whether p is no condition or contains a. It is inlined.
 func admits(p *netip.Prefix, a netip.Addr) bool {
-	return *p == netip.Prefix{} || unmapped(*p).Contains(a)
+	return *p == netip.Prefix{} || contains(p, a)
 }
+
+func contains(p *netip.Prefix, a netip.Addr) bool { return unmapped(*p).Contains(a) }
 
 // unmapped is the IPv4 prefix that an IPv4-mapped one stands for.
 func unmapped(p netip.Prefix) netip.Prefix {
