@@ -79,7 +79,8 @@ type Filter struct {
 	// these names tell.
 	Translated, SourceNAT, DestinationNAT bool
 	// SourceNATTo and DestinationNATTo hold the address that source or
-	// destination is rewritten to, and TranslatedTo either of them.
+	// destination is rewritten to, and TranslatedTo either of them. One of
+	// which only the port is rewritten does not match.
 	TranslatedTo, SourceNATTo, DestinationNATTo netip.Prefix
 
 	// Helper is the name of the tracking helper, such as "ftp".

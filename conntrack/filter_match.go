@@ -110,13 +110,17 @@ func (f *Filter) matchNAT(flow *Flow) bool {
 	case f.Translated && !flow.Translated(),
 		f.SourceNAT && !isSrc,
 		f.DestinationNAT && !isDst,
-		f.SourceNATTo != none && !(isSrc && contains(&f.SourceNATTo, src.To.Addr())),
-		f.DestinationNATTo != none && !(isDst && contains(&f.DestinationNATTo, dst.To.Addr())),
-		f.TranslatedTo != none && !(isSrc && contains(&f.TranslatedTo, src.To.Addr()) ||
-			isDst && contains(&f.TranslatedTo, dst.To.Addr())):
+		f.SourceNATTo != none && !src.to(&f.SourceNATTo),
+		f.DestinationNATTo != none && !dst.to(&f.DestinationNATTo),
+		f.TranslatedTo != none && !src.to(&f.TranslatedTo) && !dst.to(&f.TranslatedTo):
 		return false
 	}
 	return true
+}
+
+// to reports whether the address is rewritten to one that p contains.
+func (t *Translation) to(p *netip.Prefix) bool {
+	return t.From.Addr() != t.To.Addr() && contains(p, t.To.Addr())
 }
 
 // admits reports whether p is no condition or contains a. It is inlined.

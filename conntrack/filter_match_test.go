@@ -98,6 +98,11 @@ func TestMatchAbsent(t *testing.T) {
 			t.Errorf("%v does not match %v", f, icmp)
 		}
 	}
+	redirected := entry(tuple(ProtoTCP, "10.0.0.1:40000", "10.0.0.2:80"))
+	redirected.Reply.SrcPort = 8080
+	if f := (Filter{DestinationNATTo: netip.MustParsePrefix("10.0.0.2/32")}); f.Match(&redirected) {
+		t.Errorf("%v matches %v", f, redirected)
+	}
 	sctp := entry(tuple(ProtoSCTP, "10.0.0.1:1", "10.0.0.2:2")).WithDetails(Details{SCTP: SCTPInfo{State: SCTPCookieWait}})
 	if f := (Filter{SCTPStates: SCTPStateSet(SCTPCookieWait)}); !f.Match(&sctp) {
 		t.Errorf("%v does not match", f)
