@@ -59,7 +59,7 @@ func (f *Filter) pushed() pushed {
 	}{
 		{f.family() != familyUnspec, pushFamily},
 		{f.markMask() != 0, pushMark},
-		{f.StatusSet|f.StatusUnset != 0, pushStatus},
+		{f.StatusSet|f.StatusUnset != 0 && f.StatusSet&f.StatusUnset == 0, pushStatus},
 		{f.asksZone(), pushZone},
 		{f.tupleFlags() != 0, pushTuple},
 	} {

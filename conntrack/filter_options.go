@@ -43,7 +43,7 @@ var options = []option{
 	numberOption("--icmp-code", func(f *Filter) *uint8 { return &f.ICMPCode }, neverICMP),
 	numberOption("--icmp-id", func(f *Filter) *uint16 { return &f.ICMPID }, neverICMP),
 	{names: "--state", takes: stateWords, many: true, print: printStates, parse: parseStates},
-	{names: "-u --status", takes: statusWords, many: true, print: printStatus, parse: parseStatus, push: pushes(pushStatus)},
+	{names: "-u --status", takes: statusWords, many: true, print: printStatus, parse: parseStatus, push: pushesStatus},
 	{names: "-m --mark", takes: "MARK or MARK/MASK, of 32 bits", print: printMark, parse: parseMark, push: pushes(pushMark)},
 	{names: "-w --zone", takes: "0 to 65535", print: printZone, parse: parseZone, push: pushes(pushZone)},
 	numberOption("--orig-zone", func(f *Filter) *uint16 { return &f.OriginalZone }, nil),

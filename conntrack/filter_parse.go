@@ -44,9 +44,10 @@ func (e *FilterError) Error() string {
 //	-n --src-nat [to]                 -g --dst-nat [to], -j --any-nat [to]
 //	--helper ftp                      -i --id
 //
-// and conntrack(8)'s longer names. All must hold; conntrack(8) takes either
-// where -n and -g are both given, as -j does here. It lists IPv4 alone without
-// -f; here that is both. -w asks for the entry's zone whether it is of both
+// and conntrack(8)'s longer names. It differs from conntrack(8) in that without
+// -f both families are meant, that -n and -g together mean both of them (-j is
+// either), that ICMP queries do not count as translated because the answer has
+// another type, and that -w takes the entry's zone whether it is of both
 // directions or of one. The error is a *FilterError.
 func ParseFilter(expr string) (Filter, error) {
 	given, err := readOptions(expr)

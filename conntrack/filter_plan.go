@@ -129,6 +129,13 @@ func pushesFamily(f *Filter) (pushed, string) {
 	return pushFamily, ""
 }
 
+func pushesStatus(f *Filter) (pushed, string) {
+	if f.StatusSet&f.StatusUnset != 0 {
+		return 0, "no bit is set and unset"
+	}
+	return pushStatus, ""
+}
+
 const wantsFamily = "the kernel wants a family with it: -f ipv4 or -f ipv6"
 
 func pushesProto(f *Filter) (pushed, string) {
@@ -228,7 +235,7 @@ func probeFor(part pushed, sample *Flow) (probe, rest Filter) {
 	case pushMark:
 		return Filter{Mark: 1, MarkMask: 2}, Filter{}
 	case pushStatus:
-		return Filter{StatusSet: Confirmed, StatusUnset: Confirmed}, Filter{}
+		return Filter{StatusUnset: Confirmed}, Filter{} // all that a dump lists are
 	case pushZone:
 		zone := uint16(noZone)
 		if sample.zone() == zone {
