@@ -78,6 +78,22 @@ func TestFilterRequest(t *testing.T) {
 	}
 }
 
+// TestFilterRequestOfStates asks for the protocol whose states are asked for.
+func TestFilterRequestOfStates(t *testing.T) {
+	for _, tt := range []struct {
+		filter Filter
+		proto  uint8
+	}{
+		{Filter{IPv4Only: true, TCPStates: 1}, 6},
+		{Filter{IPv4Only: true, SCTPStates: 1}, 132},
+		{Filter{IPv4Only: true, Proto: ProtoUDP, TCPStates: 1}, 17},
+	} {
+		if got := attributes(dumpRequest(&tt.filter)); got != "family 2 25={1:1000} 1="+nest(2, u8(1, tt.proto)) {
+			t.Errorf("%v: %s", tt.filter, got)
+		}
+	}
+}
+
 // nest, u8, u16 and ip write attributes in hexadecimal.
 func nest(typ uint16, attrs ...string) string {
 	inner, err := hex.DecodeString(strings.Join(attrs, ""))

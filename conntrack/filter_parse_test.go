@@ -75,6 +75,9 @@ func checkBack(t *testing.T, f Filter) {
 // TestFilterStringMeaning writes filters that ParseFilter does not make; what it
 // reads back means the same.
 func TestFilterStringMeaning(t *testing.T) {
+	if s := (Filter{IPv4Only: true, IPv6Only: true}).String(); s != "-f ipv4 -f ipv6" {
+		t.Errorf("both families: %q", s)
+	}
 	for _, tt := range []struct{ is, equal Filter }{
 		{Filter{InZone: true, Zone: 7}, Filter{Zone: 7}},
 		{Filter{SCTPStates: 2}, Filter{SCTPStates: 2, Proto: ProtoSCTP}},

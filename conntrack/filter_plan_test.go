@@ -163,3 +163,72 @@ func TestAllZeroing(t *testing.T) {
 		}
 	}
 }
+
+// TestZoneProbe asks for a zone in a table that is full of it, whatever zone
+// that is: the kernel's honouring it is told from its ignoring it.
+func TestZoneProbe(t *testing.T) {
+	for _, zone := range []uint16{0, 7, 0xfff0, 0xfff1, 0xfff2, 0xffff} {
+		for honours, want := range map[pushed]Place{pushFamily: InGo, pushFamily | pushZone: InKernel} {
+			k := &oldKernel{honours: honours, flows: kernelFlows(t)}
+			for i := range k.flows {
+				k.flows[i].Zone = zone
+				k.flows[i].Fields |= FieldZone
+			}
+			c, _ := fake(t, k.handle)
+			if plan, err := c.Explain(t.Context(), &Filter{Zone: 5}); err != nil || plan.Parts[0].Place != want {
+				t.Errorf("zone %d, honours %b: %v, %v", zone, honours, plan, err)
+			}
+		}
+	}
+}
+
+// TestExplainFails breaks each of the dumps that Explain makes: nothing is told,
+// and nothing is learnt.
+func TestExplainFails(t *testing.T) {
+	for fails := range 3 {
+		k := &oldKernel{honours: pushTuple<<1 - 1, flows: kernelFlows(t)}
+		c, _ := fake(t, func(r nfnltest.Request) [][]byte {
+			if k.dumps++; k.dumps-1 == fails {
+				return refuse(syscall.ENOMEM)(r)
+			}
+			k.dumps--
+			return k.handle(r)
+		})
+		plan, err := c.Explain(t.Context(), &Filter{Mark: 1})
+		if !errors.Is(err, syscall.ENOMEM) || !isOp(err, "explain") || len(plan.Parts) != 0 ||
+			c.kernel.honours.Load()|c.kernel.ignores.Load()|c.kernel.refuses.Load() != 0 {
+			t.Errorf("dump %d: %v, %v", fails, plan, err)
+		}
+	}
+}
+
+// TestZeroingFails ends with the error of the dump that zeroes, and with that
+// of the looks before it.
+func TestZeroingFails(t *testing.T) {
+	for _, fails := range []uint16{opGet, opGetZero} {
+		k := &oldKernel{honours: pushTuple<<1 - 1, flows: kernelFlows(t)}
+		c, _ := fake(t, func(r nfnltest.Request) [][]byte {
+			if r.Type == subsystem<<8|fails {
+				return [][]byte{row(r, k.flows[1]), nfnltest.Done(r.Seq, syscall.ENOMEM)}
+			}
+			return k.handle(r)
+		})
+		var last error
+		yielded := 0
+		for _, err := range c.AllZeroing(t.Context(), &Filter{StatusUnset: SeenReply}) {
+			if last = err; err == nil {
+				yielded++
+			}
+		}
+		if fails == opGetZero && (!errors.Is(last, syscall.ENOMEM) || !isOp(last, "zero counters") || yielded != 1) {
+			t.Errorf("request %d: %d flows, then %v", fails, yielded, last)
+		}
+		if fails == opGet && (last == nil || yielded != 0 || k.zeroed != 0) {
+			t.Errorf("request %d: %d flows, then %v", fails, yielded, last)
+		}
+	}
+	c, _ := fake(t, table(kernelFlows(t)...))
+	for range c.AllZeroing(t.Context(), nil) {
+		break
+	}
+}
