@@ -20,7 +20,8 @@ type Config struct {
 // Conn is a connection to ctnetlink. It is safe for concurrent use, and a
 // request can be made from inside the loop over a dump.
 type Conn struct {
-	nl *nfnl.Conn
+	nl     *nfnl.Conn
+	kernel abilities
 }
 
 // Dial opens a Conn; a nil config is the zero Config. It takes no privilege:
@@ -48,7 +49,7 @@ func (c *Conn) Close() error { return opError("close", c.nl.Close()) }
 func (c *Conn) All(ctx context.Context, filter *Filter) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		var flow Flow
-		for m, err := range c.nl.Dump(ctx, dumpRequest(filter)) {
+		for m, err := range c.rows(ctx, filter) {
 			if err == nil {
 				err = decodeFlow(m.Data, &flow)
 			}
@@ -61,12 +62,6 @@ func (c *Conn) All(ctx context.Context, filter *Filter) iter.Seq2[Flow, error] {
 			}
 		}
 	}
-}
-
-func dumpRequest(filter *Filter) nfnl.Message {
-	b := nfnl.NewNetfilter(subsystem, opGet, 0, filter.family())
-	filter.encode(b)
-	return b.Message()
 }
 
 // Get returns the entry that has the tuple in either direction, in the given
