@@ -39,10 +39,17 @@ func opError(op string, err error) error {
 	case op != "dial" && errors.Is(err, syscall.EPERM): // that of dial names its own capability
 		err = fmt.Errorf("%w: needs CAP_NET_ADMIN in the user namespace that owns the network namespace "+
 			"(run as root, or: setcap cap_net_admin+ep PROGRAM)", err)
-	case op == "dump" && errors.Is(err, syscall.EINVAL):
+	case plainDumps[op] && errors.Is(err, syscall.EINVAL):
 		// nfnetlink_rcv_msg answers EINVAL for a subsystem that is not there.
 		err = fmt.Errorf("%w: no ctnetlink in this kernel: %w (modprobe nf_conntrack_netlink)",
 			err, errors.ErrUnsupported)
 	}
 	return &OpError{Op: op, Err: err}
+}
+
+// plainDumps are the operations whose requests hold nothing that could be
+// invalid.
+var plainDumps = map[string]bool{
+	"dump": true, "stats": true, "usage": true, "dying": true, "unconfirmed": true,
+	"expectations": true, "flush expectations": true,
 }
