@@ -47,7 +47,9 @@ type Expectation struct {
 
 // ExpectationNAT is where the expected connection is led (CTA_EXPECT_NAT).
 type ExpectationNAT struct {
-	// Tuple has the address and port in Src and SrcPort; the rest is zero.
+	// Tuple has the address and port in Src and SrcPort; the rest is zero. An
+	// unspecified address is that of the master: FTP's helper keeps the port
+	// only.
 	Tuple Tuple
 	// Reply says that the expected connection comes in the direction of the
 	// master's replies (IP_CT_DIR_REPLY).
@@ -157,10 +159,15 @@ func (c *Conn) expectation(ctx context.Context, want *Expectation) (e Expectatio
 // CreateExpectation makes an expectation. Tuple, Mask and Master are required:
 // Master is a connection that is there and has a helper, or it is
 // fs.ErrNotExist and errors.ErrUnsupported. Zone, Flags but ExpectUserspace,
-// Helper with its Class, NAT and Function are taken as they are. So is a
-// Timeout of 1 s or more; without one it is the helper's. One that a connection
-// of the tuple would meet is fs.ErrExist; one that could be confused with
-// another, or that the kernel has no room for, is EBUSY and EMFILE.
+// NAT and Function are taken as they are. So is a Timeout of 1 s or more;
+// without one it is the helper's. Helper, if it is not empty, must be that of
+// the master, and then Class is taken: other helpers older kernels give to the
+// expected connection, and newer ones ignore.
+//
+// One that a connection of the tuple would meet is fs.ErrExist, and one that
+// could be confused with another is EBUSY. Where the class has as many as its
+// helper allows, the oldest of the master's goes; EMFILE is more than
+// net.netfilter.nf_conntrack_expect_max.
 func (c *Conn) CreateExpectation(ctx context.Context, e Expectation) error {
 	reqs, err := e.encodeCreate()
 	if err != nil {
