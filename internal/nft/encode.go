@@ -44,7 +44,7 @@ const (
 	ruleTable       = 1 // NFTA_RULE_TABLE
 	ruleChain       = 2 // NFTA_RULE_CHAIN
 	ruleExpressions = 4 // NFTA_RULE_EXPRESSIONS
-	ruleCompat      = 6 // NFTA_RULE_COMPAT
+	ruleCompat      = 5 // NFTA_RULE_COMPAT
 	ruleUserdata    = 7 // NFTA_RULE_USERDATA
 
 	compatProto = 1 // NFTA_RULE_COMPAT_PROTO
@@ -154,7 +154,11 @@ func (b *batch) rule(t Table, c Chain, i int, r Rule) {
 	if r.Comment != "" {
 		m.Bytes(ruleUserdata, comment(r.Comment))
 	}
-	b.add(m, object{name: ruleObject(t, c, i), lacks: "one of its expressions"})
+	lacks := "one of its expressions"
+	if r.TimeoutPolicy != "" {
+		lacks += ", or timeout policy " + r.TimeoutPolicy
+	}
+	b.add(m, object{name: ruleObject(t, c, i), lacks: lacks})
 }
 
 // comment is the userdata that nft(8) shows: type, length, string with NUL.

@@ -52,7 +52,7 @@ func TestTimeoutPolicyUnknown(t *testing.T) {
 		Rules: []nft.Rule{{Proto: nft.TCP, TimeoutPolicy: "no-such-policy"}},
 	}}}
 	err := c.Apply(within(t), raw)
-	if err == nil || !strings.HasPrefix(err.Error(), "nft: rule 1 of chain c of table ip raw: ") {
+	if err == nil || !strings.Contains(err.Error(), "rule 1 of chain c of table ip raw: the kernel lacks one of its expressions, or timeout policy no-such-policy") {
 		t.Errorf("got %v", err)
 	}
 }
