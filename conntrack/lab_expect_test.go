@@ -286,6 +286,11 @@ func TestExpectationsTranslated(t *testing.T) {
 	l, addr := f.listen(f.client, f.client.Addr4())
 	outside := uncommas(t, f.say(f.control, f.served, "PORT "+commas(addr)))
 	router, _ := f.host.Addrs(f.server)
+	translates := outside != addr // nf_nat_ftp
+	t.Logf("SUPPORT: ftp helper through NAT: %s", yesNo(translates))
+	if !translates {
+		t.Skip("no nf_nat_ftp in this kernel")
+	}
 	if outside.Addr() != router {
 		t.Fatalf("the server was told %v", outside)
 	}

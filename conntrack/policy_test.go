@@ -21,6 +21,9 @@ func init() {
 
 func lastError[T any](seq func(func(T, error) bool)) (err error) {
 	for _, err = range seq {
+		if err != nil {
+			break
+		}
 	}
 	return err
 }
