@@ -36,9 +36,9 @@ func helped(t *testing.T, c *Conn, f Flow, helper string) Flow {
 	return got
 }
 
-// made is an expectation to create: of a connection from the master's server
+// announced is an expectation to create: of a connection from the master's server
 // to a port of its client.
-func made(master Tuple, port uint16) Expectation {
+func announced(master Tuple, port uint16) Expectation {
 	return Expectation{
 		Tuple:  Tuple{Proto: ProtoTCP, Src: master.Dst, Dst: master.Src, DstPort: port},
 		Mask:   fullMask(master.Src),
@@ -59,7 +59,7 @@ func TestExpectationChanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			master = helped(t, c, master, "ftp")
-			e := made(master.Original, 40000)
+			e := announced(master.Original, 40000)
 			e.Zone, e.Timeout, e.Flags = master.Zone, 50*time.Second, ExpectInactive
 			must(t, c.CreateExpectation(within(t), e))
 			if err := c.CreateExpectation(within(t), e); !errors.Is(err, fs.ErrExist) || !isOp(err, "create expectation") {
@@ -116,7 +116,7 @@ func checkMade(t *testing.T, c *Conn, want Expectation) {
 // it tells. DeleteExpectation works either way: see TestExpectationChanges.
 func TestExpectationDeleteByID(t *testing.T) {
 	c, _ := emptyTable(t)
-	e := made(helped(t, c, entry(tupleFTP), "ftp").Original, 40000)
+	e := announced(helped(t, c, entry(tupleFTP), "ftp").Original, 40000)
 	must(t, c.CreateExpectation(within(t), e))
 	got, err := c.Expectation(within(t), e.Tuple, 0)
 	must(t, err)
@@ -140,16 +140,16 @@ func TestExpectationsRemoved(t *testing.T) {
 	irc := helped(t, c, entry(tuple(ProtoTCP, "10.0.0.1:1000", "10.0.0.3:6667")), "irc").Original
 	fill := func() {
 		t.Helper()
-		for _, e := range []Expectation{made(ftp, 40000), made(ftp, 40001), made(irc, 40000), made(irc, 40001)} {
+		for _, e := range []Expectation{announced(ftp, 40000), announced(ftp, 40001), announced(irc, 40000), announced(irc, 40001)} {
 			must(t, c.CreateExpectation(within(t), e))
 		}
-		leaves(t, c, made(ftp, 40001), made(irc, 40000), made(irc, 40001))
+		leaves(t, c, announced(ftp, 40001), announced(irc, 40000), announced(irc, 40001))
 	}
 	fill()
 	must(t, c.DeleteExpectationsOfHelper(within(t), "no-such-helper"))
-	leaves(t, c, made(ftp, 40001), made(irc, 40000), made(irc, 40001))
+	leaves(t, c, announced(ftp, 40001), announced(irc, 40000), announced(irc, 40001))
 	must(t, c.DeleteExpectationsOfHelper(within(t), "irc"))
-	leaves(t, c, made(ftp, 40001))
+	leaves(t, c, announced(ftp, 40001))
 	must(t, c.FlushExpectations(within(t)))
 	leaves(t, c)
 	fill() // the masters are there
@@ -188,13 +188,13 @@ func TestExpectationRefusals(t *testing.T) {
 			t.Errorf("of no connection: %v", err)
 		}
 	}
-	if err := c.CreateExpectation(within(t), made(gone, 40000)); !errors.Is(err, fs.ErrNotExist) {
+	if err := c.CreateExpectation(within(t), announced(gone, 40000)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a master: %v", err)
 	}
-	if err := c.CreateExpectation(within(t), made(plainFlow.Original, 40000)); !errors.Is(err, errors.ErrUnsupported) {
+	if err := c.CreateExpectation(within(t), announced(plainFlow.Original, 40000)); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("of a master without a helper: %v", err)
 	}
-	unknown := made(ftp.Original, 40000)
+	unknown := announced(ftp.Original, 40000)
 	unknown.Helper = "no-such-helper"
 	err := c.CreateExpectation(within(t), unknown)
 	t.Logf("SUPPORT: expectation with a helper of its own: %s", yesNo(err != nil))
@@ -202,7 +202,7 @@ func TestExpectationRefusals(t *testing.T) {
 		t.Errorf("of an unknown helper: %v", err)
 	}
 	must(t, c.FlushExpectations(within(t)))
-	led := made(ftp.Original, 40000)
+	led := announced(ftp.Original, 40000)
 	led.NAT = ExpectationNAT{Reply: true, Tuple: Tuple{Proto: ProtoTCP, Src: netip.MustParseAddr("10.0.0.9"), SrcPort: 9}}
 	led.Fields |= ExpectFieldNAT
 	if err := c.CreateExpectation(within(t), led); errors.Is(err, errors.ErrUnsupported) {

@@ -393,7 +393,7 @@ func TestExpectationsAgainstTool(t *testing.T) {
 	f.say(f.control, f.served, "PORT "+commas(addr))
 	irc := helped(t, f.tracker, entry(tupleTCP), "irc").Original
 	ftp6 := helped(t, f.tracker, entry(tuple(ProtoTCP, "[fd00::1]:1000", "[fd00::2]:21")), "ftp").Original
-	for _, e := range []Expectation{made(irc, 1000), made(irc, 1001), made(irc, 1002), made(ftp6, 1003)} {
+	for _, e := range []Expectation{announced(irc, 1000), announced(irc, 1001), announced(irc, 1002), announced(ftp6, 1003)} {
 		e.Flags, e.Timeout = ExpectFlags(e.Tuple.DstPort-1000), 99*time.Second
 		must(t, f.tracker.CreateExpectation(within(t), e))
 	}

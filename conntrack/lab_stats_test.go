@@ -30,7 +30,7 @@ func TestStats(t *testing.T) {
 	before, err := c.Stats(within(t))
 	must(t, err)
 	master := helped(t, c, entry(tupleFTP), "ftp").Original
-	must(t, c.CreateExpectation(within(t), made(master, 1)), c.CreateExpectation(within(t), made(master, 2)),
+	must(t, c.CreateExpectation(within(t), announced(master, 1)), c.CreateExpectation(within(t), announced(master, 2)),
 		c.FlushExpectations(within(t)))
 	s.invalid(c)
 

@@ -38,7 +38,7 @@ var callsOfTables = map[string]func(context.Context, *Conn, Flow) error{
 		return err
 	},
 	"create expectation": func(ctx context.Context, c *Conn, f Flow) error {
-		return c.CreateExpectation(ctx, made(f.Original, 1))
+		return c.CreateExpectation(ctx, announced(f.Original, 1))
 	},
 	"delete expectation": func(ctx context.Context, c *Conn, f Flow) error {
 		return c.DeleteExpectation(ctx, Expectation{Tuple: f.Original, Fields: ExpectFieldID})
