@@ -3,6 +3,7 @@ package conntrack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
@@ -17,6 +18,11 @@ type ExpectationEvent struct {
 	// Port is the port ID of the netlink socket whose request made or removed
 	// it; 0 is the kernel itself.
 	Port uint32
+}
+
+// String returns e as conntrack -E expect writes it.
+func (e ExpectationEvent) String() string {
+	return fmt.Sprintf("%9s %v", "["+e.Type.String()+"]", e.Expectation)
 }
 
 // ExpectationEventOptions chooses what ExpectationEvents yields. The zero

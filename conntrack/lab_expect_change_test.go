@@ -1,13 +1,17 @@
 package conntrack
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/connsleuth/connsleuth/internal/lab"
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
@@ -101,9 +105,10 @@ func checkMade(t *testing.T, c *Conn, want Expectation) {
 	if len(list) != 1 || list[0].ID != got.ID {
 		t.Fatalf("listed %v, got %v", list, got)
 	}
+	most := want.Timeout
 	for _, e := range []Expectation{got, list[0]} {
-		if e.Timeout < want.Timeout-patience || e.Timeout > want.Timeout {
-			t.Errorf("timeout %v, want %v", e.Timeout, want.Timeout)
+		if e.Timeout < most-patience || e.Timeout > most {
+			t.Errorf("timeout %v, want %v", e.Timeout, most)
 		}
 		want.ID, want.Timeout = e.ID, e.Timeout
 		if e != want {
@@ -212,5 +217,33 @@ func TestExpectationRefusals(t *testing.T) {
 	}
 	if got, err := c.Expectation(within(t), led.Tuple, 0); err != nil || got.NAT != led.NAT || !got.Has(ExpectFieldNAT) {
 		t.Errorf("with NAT: %+v, %v", got, err)
+	}
+}
+
+// TestExpectationEventsAgainstTool compares with conntrack -E expect, which
+// begins to listen somewhat later.
+func TestExpectationEventsAgainstTool(t *testing.T) {
+	lab.Tool(t, "conntrack")
+	c, h := emptyTable(t)
+	events := recordExpectations(t, c)
+	ctx, stop := context.WithCancel(within(t))
+	out := make(chan []byte, 1)
+	go func() {
+		b, _ := h.Exec(ctx, "conntrack", "-E", "expect") // ends by being killed
+		out <- b
+	}()
+	master := helped(t, c, entry(tupleFTP), "ftp").Original
+	var ours strings.Builder
+	for range 20 {
+		must(t, c.CreateExpectation(within(t), announced(master, 40000)), c.FlushExpectations(within(t)))
+		for range 2 {
+			fmt.Fprintln(&ours, nextExpectation(t, events))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	stop()
+	theirs := string(<-out)
+	if !strings.HasSuffix(ours.String(), theirs) || theirs == "" {
+		t.Errorf("got\n%swant\n%s", &ours, theirs)
 	}
 }

@@ -28,7 +28,9 @@ type TimeoutPolicy struct {
 	// Timeouts are those of the protocol; the others are zero. UDP-Lite has
 	// those of UDP. Those of DCCP are not read.
 	Timeouts Timeouts
-	// Use is how many rules there are that name it, plus 1.
+	// Use is the kernel's reference count: 1 when nothing uses it, and more
+	// when rules do. Kernels since mid-2026, Linux 6.1 and 6.12 of that time
+	// included, count the connections that have it too.
 	Use uint32
 }
 
@@ -88,21 +90,24 @@ func noPolicies(err error) error {
 // TimeoutPolicy returns the policy of a name. There being none is
 // fs.ErrNotExist.
 func (c *Conn) TimeoutPolicy(ctx context.Context, name string) (TimeoutPolicy, error) {
-	const op = "get timeout policy"
+	p, err := c.policy(ctx, name)
+	if err != nil {
+		return TimeoutPolicy{}, opError("get timeout policy", err)
+	}
+	return p, nil
+}
+
+func (c *Conn) policy(ctx context.Context, name string) (p TimeoutPolicy, err error) {
+	if err := checkPolicyName(name); err != nil {
+		return TimeoutPolicy{}, err
+	}
 	b := policyRequest(opTimeoutGet, 0)
 	b.String(ctaTimeoutName, name)
-	var p TimeoutPolicy
-	err := checkPolicyName(name)
-	if err == nil {
-		err = c.policies(ctx, b.Message(), func(m nfnl.Message) error { return decodePolicy(m.Data, &p) })
-	}
+	err = c.policies(ctx, b.Message(), func(m nfnl.Message) error { return decodePolicy(m.Data, &p) })
 	if err == nil && p == (TimeoutPolicy{}) {
 		err = fs.ErrNotExist
 	}
-	if err != nil {
-		return TimeoutPolicy{}, opError(op, err)
-	}
-	return p, nil
+	return p, err
 }
 
 // CreateTimeoutPolicy makes a policy. Name, Family and Proto are required.
@@ -131,18 +136,28 @@ func (c *Conn) setPolicy(ctx context.Context, op string, p *TimeoutPolicy, flags
 }
 
 // DeleteTimeoutPolicy removes a policy. There being none is fs.ErrNotExist;
-// EBUSY is one that a rule names.
+// EBUSY is one that is in use: see TimeoutPolicy.Use. Kernels that count
+// connections as uses would remove such a policy, and its connections would
+// count with the namespace's timeouts again: they are not asked to.
 func (c *Conn) DeleteTimeoutPolicy(ctx context.Context, name string) error {
+	return opError("delete timeout policy", c.deletePolicy(ctx, name))
+}
+
+func (c *Conn) deletePolicy(ctx context.Context, name string) error {
+	p, err := c.policy(ctx, name)
+	if err != nil {
+		return err
+	}
 	b := policyRequest(opTimeoutDelete, 0)
 	b.String(ctaTimeoutName, name)
-	err := checkPolicyName(name)
-	if err == nil {
+	err = error(syscall.EBUSY)
+	if p.Use <= 1 {
 		err = c.policies(ctx, b.Message(), nil)
 	}
 	if errors.Is(err, syscall.EBUSY) {
-		err = fmt.Errorf("policy %s: %w: a rule names it", name, err)
+		return fmt.Errorf("policy %s: %w: rules or connections use it", name, err)
 	}
-	return opError("delete timeout policy", err)
+	return err
 }
 
 // policies makes a request. EINVAL is also what the request itself may be
