@@ -335,3 +335,12 @@ func FuzzParseExpectation(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkDecodeExpectation(b *testing.B) {
+	data := fixture.Read(b, dirExpect+"/ftp-translated.hex")
+	var e Expectation
+	b.ReportAllocs()
+	for b.Loop() {
+		must(b, decodeExpectation(data, &e))
+	}
+}
