@@ -104,8 +104,8 @@ func (l Labels) Bits() []uint8 {
 	return bits
 }
 
-// String returns the labels as the numbers of Bits joined by commas, as
-// conntrack -L -o labels does without /etc/xtables/connlabel.conf.
+// String returns the numbers of Bits joined by commas. conntrack -L -o labels
+// has names in their place, those of /etc/xtables/connlabel.conf.
 func (l Labels) String() string { return string(l.append(nil)) }
 
 func (l Labels) append(b []byte) []byte {

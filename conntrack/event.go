@@ -36,6 +36,10 @@ func (t EventType) String() string {
 type Event struct {
 	Type EventType
 	Flow Flow
+	At   Timestamp // when it happened
+	// Port is the netlink port ID of who caused it by a request; 0 is the
+	// kernel itself.
+	Port uint32
 }
 
 // Expired reports that the entry ended because its time ran out. An entry that

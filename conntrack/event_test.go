@@ -139,14 +139,14 @@ func TestExpired(t *testing.T) {
 		event Event
 		want  bool
 	}{
-		"TCP, no time left":          {Event{EventDestroy, tcp}, true},
-		"TCP, time left":             {Event{EventDestroy, left(tcp)}, false},
-		"TCP, an old kernel":         {Event{EventDestroy, old}, false},
-		"TCP, time but no state":     {Event{EventDestroy, left(old)}, false},
-		"UDP, no time left":          {Event{EventDestroy, udp}, true},
-		"UDP, time left":             {Event{EventDestroy, left(udp)}, false},
-		"an update without a time":   {Event{EventUpdate, udp}, false},
-		"a new entry without a time": {Event{EventNew, tcp}, false},
+		"TCP, no time left":          {Event{Type: EventDestroy, Flow: tcp}, true},
+		"TCP, time left":             {Event{Type: EventDestroy, Flow: left(tcp)}, false},
+		"TCP, an old kernel":         {Event{Type: EventDestroy, Flow: old}, false},
+		"TCP, time but no state":     {Event{Type: EventDestroy, Flow: left(old)}, false},
+		"UDP, no time left":          {Event{Type: EventDestroy, Flow: udp}, true},
+		"UDP, time left":             {Event{Type: EventDestroy, Flow: left(udp)}, false},
+		"an update without a time":   {Event{Type: EventUpdate, Flow: udp}, false},
+		"a new entry without a time": {Event{Type: EventNew, Flow: tcp}, false},
 		"no event":                   {Event{}, false},
 	}
 	for name, tt := range tests {
