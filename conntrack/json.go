@@ -34,7 +34,7 @@ import (
 func (f Flow) MarshalJSON() ([]byte, error) {
 	j, err := newFlowJSON(&f)
 	if err != nil {
-		return nil, err
+		return nil, jsonError(err)
 	}
 	return json.Marshal(j)
 }
@@ -44,10 +44,11 @@ func (f Flow) MarshalJSON() ([]byte, error) {
 // key, and leaves f as it was; so does a missing tuple.
 func (f *Flow) UnmarshalJSON(b []byte) error {
 	var j *flowJSON
-	if err := json.Unmarshal(b, &j); err != nil || j == nil {
-		return jsonError(err)
+	err := json.Unmarshal(b, &j)
+	if err == nil && j != nil {
+		err = j.into(f, "")
 	}
-	return j.into(f, "")
+	return jsonError(err)
 }
 
 // MarshalJSON writes e as {"type": "NEW", "at": …, "port": …, "flow": {…}}, the
@@ -55,7 +56,7 @@ func (f *Flow) UnmarshalJSON(b []byte) error {
 func (e Event) MarshalJSON() ([]byte, error) {
 	flow, err := newFlowJSON(&e.Flow)
 	if err != nil {
-		return nil, err
+		return nil, jsonError(err)
 	}
 	return json.Marshal(eventJSON{e.Type.String(), jsonWhen(e.At != 0, jsonInstant(e.At)), e.Port, flow})
 }
@@ -63,34 +64,45 @@ func (e Event) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads what MarshalJSON writes, as Flow.UnmarshalJSON does.
 func (e *Event) UnmarshalJSON(b []byte) error {
 	var j *eventJSON
-	if err := json.Unmarshal(b, &j); err != nil || j == nil {
-		return jsonError(err)
+	err := json.Unmarshal(b, &j)
+	if err == nil && j != nil {
+		err = j.into(e)
 	}
+	return jsonError(err)
+}
+
+func (j *eventJSON) into(to *Event) error {
 	var r jsonReader
-	v := Event{Type: r.eventType(j.Type), Port: j.Port}
+	e := Event{Type: r.eventType(j.Type), Port: j.Port}
 	if j.At != nil {
-		v.At = r.instant("at", *j.At)
+		e.At = r.instant("at", *j.At)
 	}
-	if j.Flow == nil {
+	switch {
+	case j.Flow == nil:
 		r.fail("flow", "is missing")
-	} else if err := j.Flow.into(&v.Flow, "flow."); err != nil && r.err == nil {
-		r.err = err
+	case r.err == nil:
+		r.err = j.Flow.into(&e.Flow, "flow.")
 	}
 	if r.err == nil {
-		*e = v
+		*to = e
 	}
 	return r.err
 }
 
-// jsonError says a wrong type in the words of JSON, and where it is.
 func jsonError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("conntrack: JSON: %w", jsonPlain(err))
+}
+
+// jsonPlain says a wrong type in the words of JSON, and where it is.
+func jsonPlain(err error) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("conntrack: JSON: %s: %s is no %s", wrong.Field, wrong.Value, wrong.Type)
+		key := strings.TrimPrefix(wrong.Field, "flowJSON.") // as recordLine embeds it
+		return fmt.Errorf("%s: %s is no %s", key, wrong.Value, wrong.Type)
 	}
-	if err != nil {
-		return fmt.Errorf("conntrack: JSON: %w", err)
-	}
-	return nil
+	return err
 }
 
 // jsonReader keeps the first fault of what JSON has as text.
@@ -98,7 +110,7 @@ type jsonReader struct{ err error }
 
 func (r *jsonReader) fail(key, what string) {
 	if r.err == nil {
-		r.err = fmt.Errorf("conntrack: JSON: %s: %s", key, what)
+		r.err = fmt.Errorf("%s: %s", key, what)
 	}
 }
 
@@ -186,7 +198,7 @@ func (r *jsonReader) status(key string, words []string) (s Status) {
 // jsonSeconds are those that CTA_TIMEOUT can tell.
 func jsonSeconds(d time.Duration) (uint32, error) {
 	if d < 0 || d/time.Second > math.MaxUint32 {
-		return 0, fmt.Errorf("conntrack: JSON: timeout %v: want 0 to %v", d, math.MaxUint32*time.Second)
+		return 0, fmt.Errorf("timeout %v: want 0 to %v", d, math.MaxUint32*time.Second)
 	}
 	return uint32(d / time.Second), nil
 }
