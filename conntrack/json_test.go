@@ -44,6 +44,11 @@ func TestJSONRoundTrip(t *testing.T) {
 		}
 		flows[name] = f
 	}
+	for name, b := range rareInputs(t) {
+		var f Flow
+		must(t, decodeFlow(b, &f))
+		flows[name] = f
+	}
 	for name, f := range flows {
 		checkJSON(t, name, f)
 		checkJSON(t, name, Event{Type: EventUpdate, Flow: f})
@@ -143,6 +148,9 @@ func TestJSONSkipsUnknown(t *testing.T) {
 // FuzzJSON checks that whatever a message decodes to comes back from JSON.
 func FuzzJSON(f *testing.F) {
 	for _, b := range decodeInputs(f) {
+		f.Add(b)
+	}
+	for _, b := range rareInputs(f) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -184,9 +184,9 @@ func TestRecordBroken(t *testing.T) {
 func TestRecordErrors(t *testing.T) {
 	full := errors.New("no space left")
 	var whole bytes.Buffer
-	must(t, Record(&whole, RecordInfo{}, seq(flows(5000), nil)))
-	for n := 0; n < whole.Len(); n += 997 {
-		if err := Record(&limited{n, full}, RecordInfo{}, seq(flows(5000), nil)); !errors.Is(err, full) || !isOp(err, "record") {
+	must(t, Record(&whole, RecordInfo{}, seq(flows(1000), nil)))
+	for n := 0; n < whole.Len(); n += whole.Len() / 10 {
+		if err := Record(&limited{n, full}, RecordInfo{}, seq(flows(1000), nil)); !errors.Is(err, full) || !isOp(err, "record") {
 			t.Fatalf("%d bytes: %v", n, err)
 		}
 	}

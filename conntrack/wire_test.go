@@ -164,6 +164,9 @@ func FuzzDecode(f *testing.F) {
 	for _, name := range fixture.Names(f, "testdata") {
 		f.Add(fixture.Read(f, "testdata/"+name+".hex"))
 	}
+	for _, b := range rareInputs(f) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		flow := Flow{Mark: 1}
 		if err := decodeFlow(b, &flow); err != nil {
