@@ -39,7 +39,7 @@ func TestJSONRoundTrip(t *testing.T) {
 	flows := map[string]Flow{"rich": rich(t), "bare": {}, "zeros": zeros, "tuples": {Original: tupleEcho, Reply: tupleUDP6}}
 	for _, name := range fixture.Names(t, "testdata") {
 		var f Flow
-		if err := decodeFlow(fixture.Read(t, "testdata/"+name+".hex"), &f); err != nil {
+		if err := decodeFlow(fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen), &f); err != nil {
 			t.Fatal(name, err)
 		}
 		flows[name] = f

@@ -15,7 +15,7 @@ func rareInputs(t testing.TB) map[string][]byte {
 	messages := make(map[string][]byte)
 	for _, dir := range []string{"details/", "events/"} {
 		for _, name := range fixture.Names(t, "testdata/"+dir) {
-			messages[dir+name] = fixture.Read(t, "testdata/"+dir+name+".hex")
+			messages[dir+name] = fixture.Netlink(t, "testdata/"+dir+name+".hex", nfgenmsgLen)
 		}
 	}
 	return messages
@@ -35,7 +35,7 @@ func TestDecodeDetails(t *testing.T) {
 	}
 	for _, name := range fixture.Names(t, "testdata/details") {
 		var f Flow
-		if err := decodeFlow(fixture.Read(t, "testdata/details/"+name+".hex"), &f); err != nil {
+		if err := decodeFlow(fixture.Netlink(t, "testdata/details/"+name+".hex", nfgenmsgLen), &f); err != nil {
 			t.Fatal(name, err)
 		}
 		if got, want := f.String(), captured(t, "details/"+name); got != want {
@@ -56,7 +56,7 @@ func TestDecodeDetails(t *testing.T) {
 // what they say. The kernel's clock is in each.
 func TestDecodeEvents(t *testing.T) {
 	for _, name := range fixture.Names(t, "testdata/events") {
-		b := fixture.Read(t, "testdata/events/"+name+".hex")
+		b := fixture.Netlink(t, "testdata/events/"+name+".hex", nfgenmsgLen)
 		var f Flow
 		if err := decodeFlow(b, &f); err != nil {
 			t.Fatal(name, err)
