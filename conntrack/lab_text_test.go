@@ -172,11 +172,13 @@ func (s *stage) awaitListeners(t *testing.T, n int) {
 // poll looks until there is what is waited for.
 func poll[T any](t *testing.T, look func() (T, bool)) T {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if v, ok := look(); ok {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		v, ok := look()
+		switch {
+		case ok:
 			return v
+		case time.Now().After(end):
+			t.Fatal("not in time")
 		}
 	}
-	t.Fatal("not in time")
-	panic("unreachable")
 }

@@ -46,11 +46,11 @@ func replay(r io.Reader) (info RecordInfo, flows []Flow, err error) {
 	return info, flows, nil
 }
 
-// recorded is a recording of everything, compressed and plain.
+// recorded is a recording of some flows, compressed and plain.
 func recorded(t testing.TB) (flows []Flow, packed, text []byte) {
 	t.Helper()
 	flows = []Flow{rich(t)}
-	for _, b := range decodeInputs(t) {
+	for _, b := range decodeInputs(t)[:3] {
 		var f Flow
 		must(t, decodeFlow(b, &f))
 		flows = append(flows, f)
@@ -217,7 +217,7 @@ func TestReplayBomb(t *testing.T) {
 	_, err := io.WriteString(z, `{"format":"connsleuth-flows","version":1}`+"\n")
 	must(t, err)
 	blank := bytes.Repeat([]byte(" "), 1<<20)
-	for range 64 {
+	for range 8 {
 		_, err = z.Write(blank)
 		must(t, err)
 	}
