@@ -48,7 +48,7 @@ var options = []option{
 	{names: "-w --zone", takes: "0 to 65535", print: printZone, parse: parseZone, push: pushes(pushZone)},
 	numberOption("--orig-zone", func(f *Filter) *uint16 { return &f.OriginalZone }, nil),
 	numberOption("--reply-zone", func(f *Filter) *uint16 { return &f.ReplyZone }, nil),
-	{names: "-l --label", takes: "numbers from 0 to 127, joined by commas", many: true, print: printLabels, parse: parseLabels},
+	{names: "-l --label", takes: "numbers from 0 to 127, joined by commas", many: true, print: printLabels, parse: parseLabelOption},
 	{names: "-t --timeout", takes: "T, FROM:TO, FROM: or :TO, in seconds or as 1h30m, above 0", print: printTimeout, parse: parseTimeout},
 	amountOption("--packets", func(f *Filter) (low, high *uint64) { return &f.MinPackets, &f.MaxPackets }),
 	amountOption("--bytes", func(f *Filter) (low, high *uint64) { return &f.MinBytes, &f.MaxBytes }),

@@ -240,15 +240,12 @@ func parseZone(f *Filter, s string) error {
 	return nil
 }
 
-func parseLabels(f *Filter, s string) error {
-	for text := range strings.SplitSeq(s, ",") {
-		n, err := strconv.ParseUint(text, 10, 8)
-		if err != nil || n > 127 {
-			return fmt.Errorf("%q is no label's number", text)
-		}
-		f.Labels[n/8] |= 1 << (n % 8)
+func parseLabelOption(f *Filter, s string) error {
+	labels, err := parseLabels(s)
+	for i, b := range labels {
+		f.Labels[i] |= b
 	}
-	return nil
+	return err
 }
 
 func parseHelper(f *Filter, s string) error {

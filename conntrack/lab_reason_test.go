@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -8,9 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,26 +119,19 @@ type seen struct {
 	unreplied, assured bool
 }
 
-func asSeen(event string, port uint32, f Flow) seen {
-	s := seen{event: event, original: f.Original, reply: f.Reply, zone: f.Zone, id: f.ID, mark: f.Mark, port: port,
+func asSeen(e Event) seen {
+	f := &e.Flow
+	return seen{event: e.Type.String(), original: f.Original, reply: f.Reply, zone: f.Zone, id: f.ID, mark: f.Mark, port: e.Port,
 		unreplied: f.Unreplied(), assured: f.Assured(), state: f.TCP.State, timeout: f.Timeout}
-	return s
 }
-
-var lineOfEvent = regexp.MustCompile(`^\[[0-9.]+\]\s+\[(NEW|UPDATE|DESTROY)\] (.*?)(?: \[USERSPACE\] portid=(\d+).*)?$`)
 
 // parseEvents reads the output of conntrack -E.
 func parseEvents(t *testing.T, text []byte) []seen {
 	t.Helper()
 	var list []seen
-	for line := range strings.Lines(string(text)) {
-		m := lineOfEvent.FindStringSubmatch(strings.TrimSuffix(strings.TrimSpace(line), "\n"))
-		if m == nil {
-			t.Fatalf("cannot read %q", line)
-		}
-		f := parse(t, deltaTime.ReplaceAllString(m[2], ""))
-		port, _ := strconv.ParseUint(m[3], 10, 32) // "" is the kernel's 0
-		list = append(list, asSeen(m[1], uint32(port), f))
+	for e, err := range ReadEvents(bytes.NewReader(text)) {
+		must(t, err)
+		list = append(list, asSeen(e))
 	}
 	return list
 }
@@ -186,7 +178,7 @@ func TestEventsAgainstTool(t *testing.T) {
 
 	var all, news []seen
 	for e := range events.events {
-		all = append(all, asSeen(e.Type.String(), e.Port, e.Flow))
+		all = append(all, asSeen(e))
 		if e.Type == EventNew {
 			news = append(news, all[len(all)-1])
 		}

@@ -34,7 +34,7 @@ func TestDecodeAgainstConntrack(t *testing.T) {
 	for _, name := range fixture.Names(t, "testdata") {
 		t.Run(name, func(t *testing.T) {
 			var f Flow
-			if err := decodeFlow(fixture.Read(t, "testdata/"+name+".hex"), &f); err != nil {
+			if err := decodeFlow(fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen), &f); err != nil {
 				t.Fatal(err)
 			}
 			if got, want := f.String(), captured(t, name); got != want {
@@ -49,7 +49,7 @@ func TestDecode(t *testing.T) {
 	got := make(map[string]Flow)
 	for _, name := range fixture.Names(t, "testdata") {
 		var f Flow
-		if err := decodeFlow(fixture.Read(t, "testdata/"+name+".hex"), &f); err != nil {
+		if err := decodeFlow(fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen), &f); err != nil {
 			t.Fatal(name, err)
 		}
 		got[name] = f
@@ -85,7 +85,7 @@ func TestDecode(t *testing.T) {
 
 func TestDecodeAllocatesNothing(t *testing.T) {
 	for _, name := range fixture.Names(t, "testdata") {
-		b := fixture.Read(t, "testdata/"+name+".hex")
+		b := fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen)
 		var f Flow
 		if n := testing.AllocsPerRun(100, func() { _ = decodeFlow(b, &f) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -162,7 +162,10 @@ func TestDecodeErrors(t *testing.T) {
 // Flow, and that what can be decoded and made again decodes to the same.
 func FuzzDecode(f *testing.F) {
 	for _, name := range fixture.Names(f, "testdata") {
-		f.Add(fixture.Read(f, "testdata/"+name+".hex"))
+		f.Add(fixture.Netlink(f, "testdata/"+name+".hex", nfgenmsgLen))
+	}
+	for _, b := range rareInputs(f) {
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		flow := Flow{Mark: 1}
@@ -279,7 +282,7 @@ type plain Flow
 // decodeInputs are the captured messages.
 func decodeInputs(t testing.TB) (messages [][]byte) {
 	for _, name := range fixture.Names(t, "testdata") {
-		messages = append(messages, fixture.Read(t, "testdata/"+name+".hex"))
+		messages = append(messages, fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen))
 	}
 	return messages
 }
