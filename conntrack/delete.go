@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ type DeleteOptions struct {
 	// an error.
 	Limit int
 	// Outcome, if not nil, is called once for each flow, in order, with an error
-	// if it was Refused, and for some that are Unknown.
+	// if it was Refused.
 	Outcome func(Flow, DeleteOutcome, error)
 	// Progress, if not nil, is called with the report so far after every 128
 	// flows, and at the end.
@@ -132,8 +133,12 @@ func (d *deletion) flush(ctx context.Context) error {
 	}
 	d.outcomes, d.errs = [chunkSize]DeleteOutcome{}, [chunkSize]error{}
 	err := d.carryOut(ctx)
+	untold := Unknown
+	if nfnl.NotSent(err) {
+		untold = Skipped
+	}
 	for i, f := range d.flows {
-		d.tell(f, d.outcomes[i], d.errs[i])
+		d.tell(f, cmp.Or(d.outcomes[i], untold), d.errs[i])
 	}
 	d.flows = d.flows[:0]
 	d.progress()
@@ -220,9 +225,6 @@ func (d *deletion) skip() {
 }
 
 func (d *deletion) tell(f Flow, o DeleteOutcome, err error) {
-	if o == 0 {
-		o = Unknown
-	}
 	*d.report.count(o)++
 	if d.opts.Outcome != nil {
 		d.opts.Outcome(f, o, opError("delete", err))

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // outcome is what DeleteOptions.Outcome was told.
@@ -147,6 +148,29 @@ func TestDeleteAllCancelled(t *testing.T) {
 	}
 	if left := count(t, c, nil); left != n-report.Deleted {
 		t.Errorf("%d are left, want %d", left, n-report.Deleted)
+	}
+}
+
+// TestDeleteAllCancelledAnywhere breaks off at any moment. The kernel has answered
+// what was sent, so that nothing of it is unknown.
+func TestDeleteAllCancelledAnywhere(t *testing.T) {
+	c, _ := emptyTable(t)
+	const n = 600
+	for i := range 10 {
+		fill(t, c, flows(n))
+		s, err := c.Snapshot(within(t), nil)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
+		report, err := c.DeleteAll(ctx, slices.Values(s.Flows), nil)
+		cancel()
+		left := count(t, c, nil)
+		if report.Deleted != n-left || report.Unknown != 0 || report.Deleted+report.Skipped != report.Total() {
+			t.Errorf("%v, %v, and %d of %d are left", report, err, left, n)
+		}
+		if (err != nil) != errors.Is(err, context.DeadlineExceeded) || err == nil && left > 0 {
+			t.Errorf("%v, and %d are left", err, left)
+		}
+		must(t, c.Flush(within(t)))
 	}
 }
 

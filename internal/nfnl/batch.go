@@ -77,20 +77,32 @@ type batch struct {
 	dirty bool   // the link has a deadline
 }
 
+// notSent is the error of a datagram that was not sent.
+type notSent struct{ error }
+
+func (e *notSent) Unwrap() error { return e.error }
+
+// NotSent reports whether the error of a Batch came before the datagram was sent:
+// the requests whose outcome was not told were then not carried out.
+func NotSent(err error) bool {
+	_, ok := errors.AsType[*notSent](err)
+	return ok
+}
+
 func (c *Conn) batch(ctx context.Context, b *batch) error {
 	if ctx.Err() != nil {
-		return ended(ctx)
+		return &notSent{ended(ctx)}
 	}
 	l, err := c.acquire(false)
 	if err != nil {
-		return err
+		return &notSent{err}
 	}
 	stop := l.guard(ctx)
 	clean := false
 	defer func() { c.release(l, stop() && clean) }()
 	b.reqs[len(b.reqs)-1].Flags |= Ack
 	if b.first, err = l.send(b.reqs...); err != nil {
-		return explain(ctx, err)
+		return &notSent{explain(ctx, err)}
 	}
 	err = b.read(ctx, l)
 	clean = err == nil && !b.dirty

@@ -65,15 +65,28 @@ func TestBatchOfTerseKernel(t *testing.T) {
 		"last":         func(i byte) bool { return i == n-1 },
 	} {
 		for _, errno := range []syscall.Errno{syscall.ENOENT, syscall.EPERM} {
-			c, _ := nfnltest.Dial(terse(func(i byte) syscall.Errno {
+			answer, asked := terse(func(i byte) syscall.Errno {
 				if refused(i) {
 					return errno
 				}
 				return 0
-			}))
+			}), 0
+			c, peer := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+				if r.Flags&nfnl.Ack != 0 {
+					asked++
+				}
+				return answer(r)
+			})
 			order, errs, err := outcomes(t.Context(), c, n)
 			if !slices.Equal(order, upTo(n)) || err != nil {
 				t.Errorf("%s, %v: told %v, %v", name, errno, order, err)
+			}
+			if asked != 2 {
+				t.Errorf("%s: %d requests ask for an answer, want the last of each datagram", name, asked)
+			}
+			// A socket that was waited on with a deadline is not used again.
+			if n := peer.Sockets(); errno == syscall.EPERM && refused(0) != (n > 1) {
+				t.Errorf("%s, %v: %d sockets", name, errno, n)
 			}
 			for i, err := range errs {
 				if refused(byte(i)) != errors.Is(err, errno) || !refused(byte(i)) && err != nil {
