@@ -37,6 +37,7 @@ func rich(t testing.TB) Flow {
 func TestJSONRoundTrip(t *testing.T) {
 	zeros := Flow{Original: tupleTCP, Reply: tupleTCP.Invert(), Fields: FieldDCCP<<1 - 1}
 	flows := map[string]Flow{"rich": rich(t), "bare": {}, "zeros": zeros, "tuples": {Original: tupleEcho, Reply: tupleUDP6}}
+	flows["odd"] = Flow{Original: Tuple{ICMPID: 1}, Reply: Tuple{Proto: 112, DstPort: 1}}
 	for _, name := range fixture.Names(t, "testdata") {
 		var f Flow
 		if err := decodeFlow(fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen), &f); err != nil {

@@ -213,7 +213,7 @@ func TestParseNames(t *testing.T) {
 // a program's name may do.
 func TestParseEventTime(t *testing.T) {
 	const flow = "udp 17 src=1.2.3.4 dst=1.2.3.5 sport=1 dport=2 src=1.2.3.5 dst=1.2.3.4 sport=2 dport=1"
-	e, err := ParseEvent("[1285060200.1234  ]\t [UPDATE] " + flow + " [USERSPACE] portid=7 progname=tmux: [a b=c")
+	e, err := ParseEvent("[1285060200.1234  ]\t [UPDATE] " + flow + " [USERSPACE] portid=7 progname=tmux: server [a b=c")
 	want := Timestamp(1285060200_001234_000)
 	if err != nil || e.At != want || e.Port != 7 || e.Type != EventUpdate {
 		t.Errorf("got %+v, %v", e, err)
