@@ -247,3 +247,37 @@ func TestExpectationEventsAgainstTool(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", &ours, theirs)
 	}
 }
+
+// TestExpectationsAgainstTool compares with conntrack -L expect.
+func TestExpectationsAgainstTool(t *testing.T) {
+	lab.Tool(t, "conntrack")
+	f := newFTP(t)
+	f.connect(f.server.Addr4())
+	_, addr := f.listen(f.client, f.client.Addr4())
+	f.say(f.control, f.served, "PORT "+commas(addr))
+	irc := helped(t, f.tracker, entry(tupleTCP), "irc").Original
+	ftp6 := helped(t, f.tracker, entry(tuple(ProtoTCP, "[fd00::1]:1000", "[fd00::2]:21")), "ftp").Original
+	for _, e := range []Expectation{announced(irc, 1000), announced(irc, 1001), announced(irc, 1002), announced(ftp6, 1003)} {
+		e.Flags, e.Timeout = ExpectFlags(e.Tuple.DstPort-1000), 99*time.Second
+		must(t, f.tracker.CreateExpectation(within(t), e))
+	}
+	eventually(t, func() (got, want map[string]int) {
+		got, want = make(map[string]int), make(map[string]int)
+		for _, e := range collectExpectations(t, f.tracker.Expectations(within(t))) {
+			left, rest, _ := strings.Cut(e.String(), " ")
+			got[rest] = atoi(t, left)
+		}
+		if len(got) != 5 {
+			t.Errorf("%d expectations, want 5", len(got))
+		}
+		for _, family := range []string{"ipv4", "ipv6"} {
+			out, err := f.host.Exec(within(t), "conntrack", "-L", "expect", "-f", family)
+			must(t, err)
+			for line := range strings.Lines(string(out)) {
+				left, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+				want[rest] = atoi(t, left)
+			}
+		}
+		return got, want
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,24 @@ func TestRefusalsOfTables(t *testing.T) {
 	})
 	if err := c.ReplaceTimeoutPolicy(t.Context(), policyTCP); !errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("a request that is to blame: %v", err)
+	}
+}
+
+// TestPolicyInUse has a kernel that would remove a policy in use.
+func TestPolicyInUse(t *testing.T) {
+	for use, want := range map[uint32][]uint16{1: {0x801, 0x802}, 2: {0x801}} {
+		var asked []uint16
+		c, _ := fake(t, func(r nfnltest.Request) [][]byte {
+			asked = append(asked, r.Type)
+			b := nfnl.NewNetfilter(subsystemTimeout, opTimeoutNew, 0, 0)
+			b.String(ctaTimeoutName, "p")
+			b.U32(ctaTimeoutUse, use)
+			return [][]byte{nfnltest.Message(0x800, 0, r.Seq, b.Message().Data), nfnltest.Acknowledge(r, 0, "", 0)}
+		})
+		err := c.DeleteTimeoutPolicy(t.Context(), "p")
+		if errors.Is(err, syscall.EBUSY) != (use > 1) || err != nil && !isOp(err, "delete timeout policy") || !slices.Equal(asked, want) {
+			t.Errorf("used %d: %v after requests %#x, want %#x", use, err, asked, want)
+		}
 	}
 }
 
