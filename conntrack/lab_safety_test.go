@@ -93,7 +93,7 @@ func TestNoInputEmptiesATable(t *testing.T) {
 		"no family": {IPv4Only: true, IPv6Only: true}, "no protocol of these": {Proto: 253},
 		"no such status": {StatusSet: Dying}, "no status twice": {StatusSet: Confirmed, StatusUnset: Confirmed},
 		"no such state": {TCPStates: 1 << 15}, "no prefix": {Src: netip.PrefixFrom(netip.IPv4Unspecified(), 99)},
-		"no address": {Dst: netip.PrefixFrom(netip.Addr{}, 1)}, "mapped addresses": {Src: netip.MustParsePrefix("::ffff:0:0/96")},
+		"no address": {Dst: netip.PrefixFrom(netip.Addr{}, 1)}, "mapped addresses": {Src: netip.MustParsePrefix("::ffff:203.0.113.0/120")},
 	} {
 		report, err := c.DeleteMatching(within(t), filter, nil)
 		if report.Total() != 0 || (filter == nil || *filter == Filter{}) != isOp(err, "delete") {

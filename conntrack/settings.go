@@ -13,9 +13,9 @@ import (
 // Settings are the tracker's sysctls, net.netfilter.nf_conntrack_*, of one
 // network namespace. A value that the kernel does not have is zero; Has tells.
 type Settings struct {
-	// Max is how many entries the table may hold, for all namespaces
-	// together; Count is how many this namespace has, and Buckets how many
-	// hash chains all share.
+	// Max is how many entries a namespace may have, one number for all of
+	// them; Count is how many this namespace has, and Buckets how many hash
+	// chains all share.
 	Max, Count, Buckets uint64
 
 	// Accounting and Timestamps add counters and times to new entries.
