@@ -107,8 +107,9 @@ type EventOptions struct {
 	Types []EventType
 	// Filter chooses among the events. An event that lacks a value the filter
 	// asks for does not match. The kernel checks family, protocol, addresses
-	// and status by a socket filter (BPF), so that events that differ in them
-	// cost little and take no room in the receive buffer.
+	// and single ports of the original direction, status and mark by a socket
+	// filter (BPF), so that events that differ in them cost little and take no
+	// room in the receive buffer.
 	Filter *Filter
 	// ReadBuffer is the socket's receive buffer in bytes; 0 is 8 MiB, room
 	// for about 13,000 events. Above net.core.rmem_max it takes CAP_NET_ADMIN

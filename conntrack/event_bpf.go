@@ -26,19 +26,24 @@ func (f *Filter) events() []nfnl.Instruction {
 		return nil
 	}
 	var p program
-	if f.IPv4Only {
+	switch f.family() {
+	case familyIPv4:
 		p.notFamily(familyIPv6)
-	}
-	if f.IPv6Only {
+	case familyIPv6:
 		p.notFamily(familyIPv4)
 	}
-	if f.Proto != 0 {
-		p.check(path{ctaTupleOrig, ctaTupleProto, ctaProtoNum}, nfnl.BPFByte, masked{0, 0xff, uint32(f.Proto)})
+	if proto := f.proto(); proto != 0 {
+		p.check(path{ctaTupleOrig, ctaTupleProto, ctaProtoNum}, nfnl.BPFByte, masked{0, 0xff, uint32(proto)})
 	}
-	p.prefix(f.Src, ctaIPv4Src, ctaIPv6Src)
-	p.prefix(f.Dst, ctaIPv4Dst, ctaIPv6Dst)
+	p.prefix(unmapped(f.Src), ctaIPv4Src, ctaIPv6Src)
+	p.prefix(unmapped(f.Dst), ctaIPv4Dst, ctaIPv6Dst)
+	p.port(f.SrcPort, ctaProtoSrcPort)
+	p.port(f.DstPort, ctaProtoDstPort)
 	if bits := f.StatusSet | f.StatusUnset; bits != 0 {
 		p.check(path{ctaStatus}, nfnl.BPFWord, masked{0, uint32(bits), uint32(f.StatusSet)})
+	}
+	if mask := f.markMask(); mask != 0 {
+		p.check(path{ctaMark}, nfnl.BPFWord, masked{0, mask, f.Mark})
 	}
 	if p == nil {
 		return nil
@@ -63,17 +68,16 @@ func (p *program) notFamily(family uint8) {
 
 var drop = nfnl.Instruction{Code: nfnl.BPFReturn, K: nfnl.BPFReturnNone}
 
-// prefix drops the events whose address is not in the prefix. Go is left to
-// see that an invalid one holds nothing.
+// prefix drops the events whose address is not in the prefix, among those of
+// its family. Go is left to see that an invalid one holds nothing.
 func (p *program) prefix(in netip.Prefix, v4, v6 uint16) {
 	if !in.IsValid() {
 		return
 	}
-	typ, other := v6, uint8(familyIPv4)
+	typ := v6
 	if in.Addr().Is4() {
-		typ, other = v4, familyIPv6
+		typ = v4
 	}
-	p.notFamily(other)
 	var words []masked
 	addr := in.Masked().Addr().AsSlice()
 	for at := 0; at*8 < in.Bits(); at += 4 {
@@ -82,6 +86,13 @@ func (p *program) prefix(in netip.Prefix, v4, v6 uint16) {
 	}
 	if len(words) > 0 {
 		p.check(path{ctaTupleOrig, ctaTupleIP, typ}, nfnl.BPFWord, words...)
+	}
+}
+
+// port drops the events of another port. Go is left to look at ranges.
+func (p *program) port(r PortRange, typ uint16) {
+	if r.single() {
+		p.check(path{ctaTupleOrig, ctaTupleProto, typ}, nfnl.BPFHalf, masked{0, 0xffff, uint32(r.First)})
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	BPFByteAt     = 0x30 // BPF_LD | BPF_B | BPF_ABS: A = byte K
 	BPFCall       = 0x20 // BPF_LD | BPF_W | BPF_ABS: with K one of Find and FindNested
 	BPFByte       = 0x50 // BPF_LD | BPF_B | BPF_IND: A = byte X + K
+	BPFHalf       = 0x48 // BPF_LD | BPF_H | BPF_IND: A = 16 bits at X + K
 	BPFWord       = 0x40 // BPF_LD | BPF_W | BPF_IND: A = 32 bits at X + K
 	BPFToX        = 0x07 // BPF_MISC | BPF_TAX: X = A
 	BPFAnd        = 0x54 // BPF_ALU | BPF_AND | BPF_K: A &= K
