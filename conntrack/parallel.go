@@ -13,11 +13,11 @@ import (
 // halves of the table are dumped at once, on two sockets. It takes a second
 // processor, and a tenth more processor time than All.
 //
-// The halves are the two families, or the flows with a status bit and those
-// without: whichever the first 1,024 flows show to be the most even. Where the
-// smaller half is less than a tenth, as in a table of IPv4 alone whose entries
-// all have the same status, and in tables of less than 16,384 entries, one
-// socket is read.
+// The halves are the two families, or the flows with a bit of the status or of
+// the mark and those without: whichever the first 1,024 flows show to be the
+// most even. Where the smaller half is less than a tenth, as in a table of IPv4
+// alone whose entries all have the same status and mark, and in tables of less
+// than 16,384 entries, one socket is read.
 //
 // Parallel is approximate as All is. What is more, a flow may be missed or come
 // twice if its status bit changes during the walk.
@@ -59,7 +59,16 @@ func (c *Conn) divided(ctx context.Context, filter *Filter, yield func(Flow, err
 // sample is the beginning of a dump, as the kernel sends it.
 type sample struct {
 	flows []Flow
-	whole bool // there was no more
+	whole bool   // there was no more
+	marks uint32 // bits of the mark that the filter leaves free
+}
+
+// freeMarks are the bits of the mark that a filter does not ask for.
+func freeMarks(filter *Filter) uint32 {
+	if filter == nil {
+		return ^uint32(0)
+	}
+	return ^(filter.markMask() | filter.Mark)
 }
 
 const sampleSize = 1024 // flows: enough to know a share to 3 %
@@ -67,9 +76,9 @@ const sampleSize = 1024 // flows: enough to know a share to 3 %
 // sample takes what the kernel lists first. The order is that of a hash, so
 // that the rest is alike.
 func (c *Conn) sample(ctx context.Context, filter *Filter) sample {
-	s := sample{flows: make([]Flow, 0, sampleSize)}
+	s := sample{flows: make([]Flow, 0, sampleSize), marks: freeMarks(filter)}
 	var flow Flow
-	for m, err := range c.nl.Dump(ctx, dumpRequest(filter)) {
+	for m, err := range c.rows(ctx, filter) {
 		if len(s.flows) == sampleSize {
 			return s
 		}
@@ -87,6 +96,7 @@ func (c *Conn) sample(ctx context.Context, filter *Filter) sample {
 type half struct {
 	v4, v6     bool
 	set, unset Status
+	mark, mask uint32
 }
 
 // divisions are the pairs of halves, those first between which no entry
@@ -111,6 +121,8 @@ func (h half) of(filter *Filter) Filter {
 	f.IPv6Only = f.IPv6Only || h.v6
 	f.StatusSet |= h.set
 	f.StatusUnset |= h.unset
+	f.Mark |= h.mark
+	f.MarkMask |= h.mask
 	return f
 }
 
@@ -118,12 +130,26 @@ func (h half) of(filter *Filter) Filter {
 // earlier one by a twentieth of the flows.
 func (s sample) divide() (halves [2]half, even bool) {
 	least := 0.1
-	for _, d := range divisions {
+	for _, d := range slices.Concat(divisions[:1], s.byMark(), divisions[1:]) {
 		if share := min(s.share(d[0]), s.share(d[1])); share >= least {
 			halves, even, least = d, true, share+0.05
 		}
 	}
 	return halves, even
+}
+
+// byMark are the divisions by one bit of the mark, for those that differ.
+func (s sample) byMark() (divisions [][2]half) {
+	some, all := uint32(0), ^uint32(0)
+	for i := range s.flows {
+		some |= s.flows[i].Mark
+		all &= s.flows[i].Mark
+	}
+	for left := some &^ all & s.marks; left != 0; left &= left - 1 {
+		bit := left & -left
+		divisions = append(divisions, [2]half{{mark: bit, mask: bit}, {mask: bit}})
+	}
+	return divisions
 }
 
 // share is what a half has of the sample, 0 to 1.

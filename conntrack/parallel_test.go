@@ -196,11 +196,12 @@ func TestDivide(t *testing.T) {
 		"nine tenths":       {func(i int, f *Flow) { f.Status |= bitIf(i%10 != 0, SeenReply) }, half{set: SeenReply}, true},
 		"the more even":     {func(i int, f *Flow) { f.Status |= bitIf(i%3 == 0, Assured) | bitIf(i%2 == 0, SeenReply) }, half{set: SeenReply}, true},
 		"the steadier":      {func(i int, f *Flow) { f.Status |= bitIf(i%25 < 12, SrcNAT) | bitIf(i%2 == 0, SeenReply) }, half{set: SrcNAT}, true},
+		"mark":              {func(i int, f *Flow) { f.Mark = 0x10 | uint32(i%2)*3<<30 }, half{mark: 1 << 31, mask: 1 << 31}, true},
 		"family":            {func(i int, f *Flow) { f.Original = flows(6)[i%2*4].Original }, half{v4: true}, true},
 		"status is missing": {func(i int, f *Flow) { f.Status, f.Fields = bitIf(i%2 == 0, SeenReply), 0 }, half{}, false},
 	}
 	for name, tt := range tests {
-		s := sample{flows: make([]Flow, 1000)}
+		s := sample{flows: make([]Flow, 1000), marks: freeMarks(&Filter{MarkMask: 1 << 30})}
 		for i := range s.flows {
 			s.flows[i] = Flow{Original: flows(1)[0].Original, Status: Confirmed, Fields: FieldStatus}
 			tt.change(i, &s.flows[i])
@@ -208,6 +209,9 @@ func TestDivide(t *testing.T) {
 		if got, even := s.divide(); got[0] != tt.want || even != tt.even {
 			t.Errorf("%s: got %+v, %v; want %+v", name, got, even, tt.want)
 		}
+	}
+	if got := freeMarks(&Filter{Mark: 1}); got != 0 {
+		t.Errorf("beside a whole mark, %#x is free", got)
 	}
 	for _, d := range divisions {
 		for _, f := range partly(40, Status(1<<16-1)) {

@@ -5,8 +5,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
 // Snapshot is a collected dump.
@@ -52,27 +50,11 @@ func (c *Conn) Snapshot(ctx context.Context, filter *Filter) (*Snapshot, error) 
 
 // entries asks how many entries the table has; 0 when the kernel does not say.
 func (c *Conn) entries(ctx context.Context) int {
-	const (
-		getStats = 5 // IPCTNL_MSG_CT_GET_STATS
-		entries  = 1 // CTA_STATS_GLOBAL_ENTRIES
-	)
-	count := uint32(0)
-	req := nfnl.NewNetfilter(subsystem, getStats, 0, familyUnspec).Message()
-	err := c.nl.Do(ctx, req, func(m nfnl.Message) error {
-		if m.Type != req.Type || len(m.Data) < nfgenmsgLen {
-			return nil
-		}
-		for a := nfnl.Walk(m.Data[nfgenmsgLen:]); a.Next(); {
-			if a.Type == entries {
-				count = a.U32()
-			}
-		}
-		return nil
-	})
+	u, err := c.Usage(ctx)
 	if err != nil {
 		return 0 // the dump will say why
 	}
-	return int(count)
+	return int(u.Count)
 }
 
 // mostExpected is the largest table that room is made for ahead, in flows: a

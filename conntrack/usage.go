@@ -101,6 +101,9 @@ func (c *Conn) Usage(ctx context.Context) (Usage, error) {
 	told := false
 	req := nfnl.NewNetfilter(subsystem, opGetStats, 0, familyUnspec).Message()
 	err := c.nl.Do(ctx, req, func(m nfnl.Message) error {
+		if m.Type != req.Type {
+			return nil
+		}
 		told = true
 		return u.decode(m.Data)
 	})
