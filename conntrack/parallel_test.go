@@ -376,7 +376,8 @@ func TestParallelInConstantMemory(t *testing.T) {
 		}
 		return fewest
 	}
-	if small, large := read(2*sampleSize), read(10*sampleSize); large > small+10 {
+	// A socket more or less, and what goroutines take, is dozens.
+	if small, large := read(2*sampleSize), read(10*sampleSize); large > small+sampleSize/5 {
 		t.Errorf("%v allocations for %d flows, %v for %d", large, 10*sampleSize, small, 2*sampleSize)
 	}
 }
