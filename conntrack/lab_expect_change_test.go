@@ -202,7 +202,7 @@ func TestExpectationRefusals(t *testing.T) {
 	unknown := announced(ftp.Original, 40000)
 	unknown.Helper = "no-such-helper"
 	err := c.CreateExpectation(within(t), unknown)
-	t.Logf("SUPPORT: expectation with a helper of its own: %s", yesNo(err != nil))
+	t.Logf("expectation with a helper of its own: %s", yesNo(err != nil))
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("of an unknown helper: %v", err)
 	}

@@ -92,7 +92,7 @@ func TestKernelFilters(t *testing.T) {
 		support[tt.feature] = inKernel
 	}
 	for _, feature := range []string{"mark", "status", "zone", "tuple"} {
-		t.Logf("SUPPORT: dump filter by %s in the kernel, as Explain finds: %s", feature, yesNo(support[feature]))
+		t.Logf("SUPPORT: dump filter by %s in the kernel: %s", feature, yesNo(support[feature]))
 	}
 }
 

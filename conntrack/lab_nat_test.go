@@ -84,7 +84,7 @@ func TestCreateNATTraffic(t *testing.T) {
 				t.Errorf("%s, IPv6 %v: came from port %d, want %d; answered: %v", tt.name, v6, got, seen, answered)
 			}
 			if !tt.translated {
-				t.Logf("SUPPORT: answers are dropped where the reply tuple is not what packets become: %s", yesNo(!answered))
+				t.Logf("answers are dropped where the reply tuple is not what packets become: %s", yesNo(!answered))
 			}
 		}
 	}

@@ -260,7 +260,7 @@ func TestStatusFilter(t *testing.T) {
 			}
 		}
 		if name == "unset" {
-			t.Logf("SUPPORT: dump filter by status in the kernel: %s", yesNo(rows == len(want)))
+			t.Logf("dump filter by status in the kernel: %s", yesNo(rows == len(want)))
 		}
 		if rows != len(want) && flagged > 0 {
 			t.Errorf("%s: the kernel says it filtered, and sent %d rows for %d", name, rows, len(want))

@@ -48,7 +48,7 @@ func (s *stage) supported(c *Conn) {
 	}
 	s.t.Logf("SUPPORT: DCCP tracker: %s", yesNo(has(FieldDCCP)))
 	s.t.Logf("SUPPORT: SCTP tracker: %s", yesNo(has(FieldSCTP)))
-	s.t.Logf("SUPPORT: ftp helper: %s", yesNo(has(FieldHelper)))
+	s.t.Logf("ftp helper: %s", yesNo(has(FieldHelper)))
 }
 
 // createWith makes an entry with more attributes.

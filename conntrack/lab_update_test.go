@@ -124,7 +124,7 @@ func TestUpdateComparesTheID(t *testing.T) {
 		b.U32(ctaID, f.ID+1)
 		b.U32(ctaMark, 1)
 	})
-	t.Logf("SUPPORT: an update compares the ID in the kernel: %s", yesNo(err != nil))
+	t.Logf("an update compares the ID in the kernel: %s", yesNo(err != nil))
 	wrong := f
 	wrong.ID++
 	if err := c.Update(within(t), wrong, Change{Mark: 2}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "another entry") {
@@ -228,7 +228,7 @@ func withHelper(t *testing.T, c *Conn) Flow {
 	t.Helper()
 	f := entry(tuple(ProtoTCP, "10.0.0.1:40000", "10.0.0.2:21")).WithDetails(Details{Helper: "ftp"})
 	err := c.Create(within(t), f)
-	t.Logf("SUPPORT: entries made with the FTP helper: %s", yesNo(err == nil))
+	t.Logf("entries made with the FTP helper: %s", yesNo(err == nil))
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)
 	}
