@@ -6,22 +6,35 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/connsleuth/connsleuth/internal/lab"
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
 )
 
 // BenchmarkDeleteAll empties a table entry by entry: by DeleteAll of what was
 // dumped before, by one Delete after the other (x-one-by-one is how many times as
 // long that takes), by DeleteMatching, which dumps it too, and, where it is
 // installed, by conntrack -D, which does the same (x-conntrack-D to DeleteAll,
-// x-conntrack-D-dump to DeleteMatching). They take turns, and the median of the
-// ratios of each turn is told.
+// x-conntrack-D-dump to DeleteMatching). The floor is the same requests, made
+// before, sent with bare system calls (x-floor is DeleteAll to it). They take
+// turns, and the median of the ratios of each turn is told.
 func BenchmarkDeleteAll(b *testing.B) {
 	c, h, n := largeTable(b)
 	_, missing := exec.LookPath("conntrack")
-	var all, single, matching, tool []float64
+	bare := rawSocket(b, h)
+	var all, single, matching, tool, floor []float64
 	b.ReportAllocs()
 	for b.Loop() {
 		all = append(all, emptied(b, c, n, func(flows []Flow) { deleteAll(b, c, flows) }))
+		if count(b, c, nil) == 0 {
+			fill(b, c, flows(n))
+		}
+		s, err := c.Snapshot(b.Context(), nil)
+		must(b, err)
+		requests := deleteRequests(b, s.Flows)
+		floor = append(floor, emptied(b, c, n, func([]Flow) { sendAll(b, bare, requests) }))
 		single = append(single, emptied(b, c, n, func(flows []Flow) { oneByOne(b, c, flows) }))
 		matching = append(matching, emptied(b, c, n, func([]Flow) { deleteMatching(b, c) }))
 		if missing == nil {
@@ -29,6 +42,7 @@ func BenchmarkDeleteAll(b *testing.B) {
 		}
 	}
 	b.ReportMetric(ratio(single, all), "x-one-by-one")
+	b.ReportMetric(ratio(all, floor), "x-floor")
 	if missing == nil {
 		b.ReportMetric(ratio(tool, all), "x-conntrack-D")
 		b.ReportMetric(ratio(tool, matching), "x-conntrack-D-dump")
@@ -57,6 +71,32 @@ func emptied(b *testing.B, c *Conn, n int, empty func([]Flow)) float64 {
 func deleteAll(b *testing.B, c *Conn, flows []Flow) {
 	_, err := c.DeleteAll(b.Context(), slices.Values(flows), nil)
 	must(b, err)
+}
+
+// deleteRequests are the datagrams that DeleteAll sends.
+func deleteRequests(b *testing.B, flows []Flow) (datagrams [][]byte) {
+	for some := range slices.Chunk(flows, chunkSize) {
+		var datagram []byte
+		for i := range some {
+			m, err := encodeDelete(&some[i])
+			must(b, err)
+			if i == len(some)-1 {
+				m.Flags |= nfnl.Ack
+			}
+			datagram = append(datagram, nfnltest.Message(m.Type, m.Flags, uint32(i), m.Data)...)
+		}
+		datagrams = append(datagrams, datagram)
+	}
+	return datagrams
+}
+
+// sendAll sends datagrams, each after the answer to the one before.
+func sendAll(b *testing.B, fd int, datagrams [][]byte) {
+	for _, d := range datagrams {
+		must(b, unix.Sendto(fd, d, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+		_, err := unix.Read(fd, receiveBuffer[:])
+		must(b, err)
+	}
 }
 
 func oneByOne(b *testing.B, c *Conn, flows []Flow) {
