@@ -120,22 +120,21 @@ func (s *Socket) queues(r, w uint32) {
 }
 
 func (s *Socket) attributes(b []byte) error {
-	s.absent()
-	a := nfnl.Walk(b)
-	for a.Next() {
+	had := s.Fields
+	s.Fields, s.Shutdown, s.V6Only, s.Mark, s.CgroupID = 0, 0, false, 0, 0
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		a, b = nfnl.Cut(b)
 		switch a.Type {
 		case attrShutdown:
-			s.Shutdown = a.U8()
-			s.Fields |= FieldShutdown
+			s.Shutdown, s.Fields = a.U8(&bad), s.Fields|FieldShutdown
 		case attrV6Only:
-			s.V6Only = a.U8() != 0
-			s.Fields |= FieldV6Only
+			s.V6Only, s.Fields = a.U8(&bad) != 0, s.Fields|FieldV6Only
 		case attrMark:
-			s.Mark = a.HostU32()
-			s.Fields |= FieldMark
+			s.Mark, s.Fields = a.HostU32(&bad), s.Fields|FieldMark
 		case attrCgroupID:
-			s.CgroupID = a.HostU64()
-			s.Fields |= FieldCgroup
+			s.CgroupID, s.Fields = a.HostU64(&bad), s.Fields|FieldCgroup
 		case attrInfo:
 			if len(a.Value) < infoBaseLen {
 				return &nfnl.AttrError{Type: a.Type, Have: len(a.Value), Want: infoBaseLen}
@@ -144,13 +143,8 @@ func (s *Socket) attributes(b []byte) error {
 			s.Fields |= FieldInfo
 		}
 	}
-	return a.Err()
-}
-
-// absent clears what an attribute may set.
-func (s *Socket) absent() {
-	if s.Has(FieldInfo) { // else it is zero: most of a Socket
+	if had&^s.Fields&FieldInfo != 0 { // else it is zero: most of a Socket
 		s.Info = TCPInfo{}
 	}
-	s.Fields, s.Shutdown, s.V6Only, s.Mark, s.CgroupID = 0, 0, false, 0, 0
+	return bad.After(a)
 }
