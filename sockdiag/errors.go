@@ -40,7 +40,7 @@ func dialError(err error) error {
 }
 
 // dumpError explains the kernel's refusals of a dump.
-func dumpError(f Family, err error) error {
+func dumpError(q Query, f Family, err error) error {
 	var refused *nfnl.Error
 	switch {
 	case !errors.As(err, &refused):
@@ -48,11 +48,23 @@ func dumpError(f Family, err error) error {
 		// inet_diag_lock_handler and sock_diag_lock_handler, when the module
 		// is missing. The errno is hidden: it would answer fs.ErrNotExist,
 		// which is a namespace's.
-		err = fmt.Errorf("no sock_diag for TCP in this kernel (modprobe tcp_diag): %w", errors.ErrUnsupported)
+		err = fmt.Errorf("no sock_diag for %v in this kernel (modprobe %s): %w",
+			q.protocol(), q.protocol().module(), errors.ErrUnsupported)
 	case errors.Is(err, fs.ErrPermission):
 		// The kernel itself lets everybody dump.
 		err = fmt.Errorf("%w (refused by a security module or seccomp filter: "+
 			"allow netlink_tcpdiag_socket nlmsg_read, or run with CAP_NET_ADMIN)", err)
 	}
-	return &OpError{Op: "dump tcp " + f.String(), Err: err}
+	return &OpError{Op: q.op() + " " + f.String(), Err: err}
+}
+
+// module names the kernel module that dumps a protocol.
+func (p Protocol) module() string {
+	switch p {
+	case UDPLite:
+		return "udp_diag"
+	case Raw, UDP, SCTP, MPTCP, TCP:
+		return p.String() + "_diag"
+	}
+	return "inet_diag"
 }

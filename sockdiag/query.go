@@ -8,6 +8,8 @@ import "fmt"
 // States, Family and ports are selected by the kernel, before it writes a row;
 // what it answers is checked again.
 type Query struct {
+	// Protocol is which sockets to show; 0 is TCP.
+	Protocol Protocol
 	// States is which states to show; 0 is all of them but BoundInactive.
 	States StateSet
 	// Family is which sockets to show; 0 is both families, IPv4 first. IPv4
@@ -18,7 +20,24 @@ type Query struct {
 	// Info asks for struct tcp_info. It is dearer: the row becomes three times
 	// as long, and the kernel takes the lock of every connection it shows.
 	Info bool
+	// Memory asks for what the buffers hold (ss -m), and for drops.
+	Memory bool
+	// Congestion asks for the congestion control and its view (ss -i): see
+	// Details.
+	Congestion bool
+	// TOS asks for TOS, TClass and ClassID (ss --tos).
+	TOS bool
 }
+
+func (q Query) protocol() Protocol {
+	if q.Protocol == 0 {
+		return TCP
+	}
+	return q.Protocol
+}
+
+// op names the query in errors.
+func (q Query) op() string { return "dump " + q.protocol().String() }
 
 // families returns the dumps that answer the query, in order.
 func (q Query) families() ([]Family, error) {
@@ -28,7 +47,7 @@ func (q Query) families() ([]Family, error) {
 	case IPv4, IPv6:
 		return []Family{q.Family}, nil
 	}
-	return nil, fmt.Errorf("%v is no address family of TCP", q.Family)
+	return nil, fmt.Errorf("%v is no address family of the Internet", q.Family)
 }
 
 // kernelStates returns idiag_states.

@@ -36,7 +36,7 @@ type Snapshot struct {
 func (c *Conn) Snapshot(ctx context.Context, q Query) (*Snapshot, error) {
 	families, err := q.families()
 	if err != nil {
-		return nil, &OpError{Op: "dump tcp", Err: err}
+		return nil, &OpError{Op: q.op(), Err: err}
 	}
 	snap := &Snapshot{Query: q, Families: families, Start: time.Now()}
 	rows := newRowSet(c.expect(q))

@@ -3,16 +3,16 @@ package sockdiag
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"time"
+	"unique"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
 const (
 	byFamily = 20 // SOCK_DIAG_BY_FAMILY: a request's message type and a row's
-
-	protoTCP = 6 // IPPROTO_TCP
 
 	requestLen = 56 // struct inet_diag_req_v2
 	rowLen     = 72 // struct inet_diag_msg
@@ -21,42 +21,72 @@ const (
 
 // Attributes of a row (enum in linux/inet_diag.h).
 const (
-	attrInfo     = 2  // INET_DIAG_INFO
-	attrShutdown = 8  // INET_DIAG_SHUTDOWN
-	attrV6Only   = 11 // INET_DIAG_SKV6ONLY
-	attrMark     = 15 // INET_DIAG_MARK
-	attrCgroupID = 21 // INET_DIAG_CGROUP_ID
+	attrInfo        = 2  // INET_DIAG_INFO
+	attrTOS         = 5  // INET_DIAG_TOS
+	attrTClass      = 6  // INET_DIAG_TCLASS
+	attrMemory      = 7  // INET_DIAG_SKMEMINFO
+	attrShutdown    = 8  // INET_DIAG_SHUTDOWN
+	attrRawProtocol = 10 // INET_DIAG_PROTOCOL
+	attrV6Only      = 11 // INET_DIAG_SKV6ONLY
+	attrMark        = 15 // INET_DIAG_MARK
+	attrClassID     = 17 // INET_DIAG_CLASS_ID
+	attrCgroupID    = 21 // INET_DIAG_CGROUP_ID
+	attrOptions     = 22 // INET_DIAG_SOCKOPT
 )
+
+// requestProtocol is the request's attribute for protocols beyond 255
+// (INET_DIAG_REQ_PROTOCOL).
+const requestProtocol = 3
 
 // request writes the dump of one family that answers q. Addresses and
 // interface are left out: the kernel ignores them in a dump.
 func (q Query) request(f Family) nfnl.Message {
 	var b [requestLen]byte
-	b[0], b[1] = uint8(f), protoTCP
-	if q.Info {
-		b[2] = 1 << (attrInfo - 1) // idiag_ext
-	}
+	p := q.protocol()
+	b[0], b[1], b[2] = uint8(f), uint8(p), q.extensions()
 	binary.NativeEndian.PutUint32(b[4:], uint32(q.kernelStates()))
 	binary.BigEndian.PutUint16(b[8:], q.LocalPort)
 	binary.BigEndian.PutUint16(b[10:], q.RemotePort)
 	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // INET_DIAG_NOCOOKIE, twice
 	r := nfnl.NewBuilder(byFamily, 0)
 	r.Raw(b[:])
+	if p > 255 {
+		r.HostU32(requestProtocol, uint32(p))
+	}
 	return r.Message()
 }
 
-// decodeSocket reads one row: struct inet_diag_msg and the attributes after
+// extensions returns idiag_ext.
+func (q Query) extensions() uint8 {
+	var ext uint8
+	for _, e := range []struct {
+		asked bool
+		bits  uint8
+	}{
+		{q.Info, 1 << (attrInfo - 1)},
+		{q.Memory, 1 << (attrMemory - 1)},
+		{q.Congestion, 1<<(attrCongestion-1) | 1<<(attrVegas-1)},
+		{q.TOS, 1<<(attrTOS-1) | 1<<(attrTClass-1)},
+	} {
+		if e.asked {
+			ext |= e.bits
+		}
+	}
+	return ext
+}
+
+// decodeSocket reads one row of TCP: struct inet_diag_msg and the attributes after
 // it. Attributes it does not know are skipped. On error the Socket is zero.
 func decodeSocket(b []byte) (Socket, error) {
-	var s Socket
+	s := Socket{Protocol: TCP}
 	if err := s.decode(b); err != nil {
 		return Socket{}, err
 	}
 	return s, nil
 }
 
-// decode is decodeSocket in place, whatever s held before. On error s is
-// neither the old nor the new.
+// decode reads a row of s.Protocol in place, whatever else s held before. On
+// error s is neither the old nor the new.
 func (s *Socket) decode(b []byte) error {
 	if len(b) < rowLen {
 		return fmt.Errorf("row of %d bytes, want %d: %w", len(b), rowLen, nfnl.ErrTruncated)
@@ -120,8 +150,8 @@ func (s *Socket) queues(r, w uint32) {
 }
 
 func (s *Socket) attributes(b []byte) error {
-	had := s.Fields
-	s.Fields, s.Shutdown, s.V6Only, s.Mark, s.CgroupID = 0, 0, false, 0, 0
+	had, whole := s.Fields, b
+	s.clear(had)
 	var a nfnl.Attr
 	var bad nfnl.Fault
 	for len(b) > 0 {
@@ -135,16 +165,75 @@ func (s *Socket) attributes(b []byte) error {
 			s.Mark, s.Fields = a.HostU32(&bad), s.Fields|FieldMark
 		case attrCgroupID:
 			s.CgroupID, s.Fields = a.HostU64(&bad), s.Fields|FieldCgroup
+		case attrOptions:
+			s.Options, s.Fields = socketOptions(a.Value, bigEndian), s.Fields|FieldOptions
 		case attrInfo:
+			if s.Protocol != TCP {
+				continue // MPTCP and SCTP have another structure
+			}
 			if len(a.Value) < infoBaseLen {
 				return &nfnl.AttrError{Type: a.Type, Have: len(a.Value), Want: infoBaseLen}
 			}
 			s.Info.decode(a.Value)
 			s.Fields |= FieldInfo
+		case attrMemory:
+			s.Memory.decode(a.Value)
+			s.Fields |= FieldMemory
+		case attrTOS:
+			s.TOS, s.Fields = a.U8(&bad), s.Fields|FieldTOS
+		case attrTClass:
+			s.TClass, s.Fields = a.U8(&bad), s.Fields|FieldTClass
+		case attrRawProtocol:
+			s.RawProtocol, s.Fields = a.U8(&bad), s.Fields|FieldRawProtocol
+		case attrClassID:
+			s.ClassID, s.Fields = a.HostU32(&bad), s.Fields|FieldClassID
+		case attrCongestion, attrBBR, attrDCTCP, attrVegas, attrULP:
+			s.Fields |= FieldDetails
 		}
+	}
+	if err := bad.After(a); err != nil {
+		return err
 	}
 	if had&^s.Fields&FieldInfo != 0 { // else it is zero: most of a Socket
 		s.Info = TCPInfo{}
 	}
-	return bad.After(a)
+	if s.Fields&FieldDetails != 0 {
+		return s.decodeDetails(whole)
+	}
+	return nil
+}
+
+// clear takes out what an attribute may set, but Info.
+func (s *Socket) clear(had Fields) {
+	s.Fields, s.Shutdown, s.V6Only, s.Mark, s.CgroupID, s.Options = 0, 0, false, 0, 0, 0
+	if had&^(FieldShutdown|FieldV6Only|FieldMark|FieldCgroup|FieldOptions|FieldInfo) != 0 {
+		s.TOS, s.TClass, s.RawProtocol, s.ClassID = 0, 0, 0, 0
+		s.Memory, s.details = Memory{}, unique.Handle[Details]{}
+	}
+}
+
+// socketOptions reads struct inet_diag_sockopt, whose bit fields begin with the
+// low bit of each byte on a little-endian machine and with the high one on a
+// big-endian one.
+func socketOptions(b []byte, big bool) Options {
+	var o Options
+	for i, v := range b[:min(len(b), 2)] {
+		if big {
+			v = bits.Reverse8(v)
+		}
+		o |= Options(v) << (8 * i)
+	}
+	return o
+}
+
+// decode reads the numbers there are: the list has grown with the kernel.
+func (m *Memory) decode(b []byte) {
+	*m = Memory{}
+	for i, to := range [...]*uint32{
+		&m.RcvAlloc, &m.RcvBuf, &m.SndAlloc, &m.SndBuf, &m.FwdAlloc, &m.SndQueued, &m.OptMem, &m.RcvBacklog, &m.Drops,
+	} {
+		if len(b) >= 4*(i+1) {
+			*to = binary.NativeEndian.Uint32(b[4*i:])
+		}
+	}
 }
