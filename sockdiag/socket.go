@@ -90,18 +90,18 @@ type Fields uint16
 // The parts of a Socket that can be absent. TimeWait and SynRecv rows, and
 // those of FinWait2 without an owner, have FieldMark at most.
 const (
-	FieldShutdown Fields = 1 << iota // Shutdown, from Linux 3.8
-	FieldMark                        // Mark, from Linux 4.9 and with CAP_NET_ADMIN
-	FieldCgroup                      // CgroupID, from Linux 5.8
-	FieldV6Only                      // V6Only, of IPv6 sockets in Listen or Close
-	FieldInfo                        // Info, when Query.Info asked for it
-	FieldMemory                      // Memory, when Query.Memory asked for it
-	FieldTOS                         // TOS, when Query.TOS asked for it
-	FieldTClass                      // TClass of IPv6 sockets, when Query.TOS asked for it
-	FieldClassID                     // ClassID, when Query.TOS asked for it, from Linux 4.14
-	FieldOptions                     // Options, from Linux 5.10
-	FieldRawProtocol                 // RawProtocol, of raw sockets
-	FieldDetails                     // any of Details
+	FieldShutdown    Fields = 1 << iota // Shutdown, from Linux 3.8
+	FieldMark                           // Mark, from Linux 4.9 and with CAP_NET_ADMIN
+	FieldCgroup                         // CgroupID, from Linux 5.8
+	FieldV6Only                         // V6Only, of IPv6 sockets in Listen or Close
+	FieldInfo                           // Info, when Query.Info asked for it
+	FieldMemory                         // Memory, when Query.Memory asked for it
+	FieldTOS                            // TOS, when Query.TOS asked for it
+	FieldTClass                         // TClass of IPv6 sockets, when Query.TOS asked for it
+	FieldClassID                        // ClassID, when Query.TOS asked for it, from Linux 4.14
+	FieldOptions                        // Options, from Linux 5.10
+	FieldRawProtocol                    // RawProtocol, of raw sockets
+	FieldDetails                        // any of Details
 )
 
 // Socket is one socket of the Internet protocols (struct inet_diag_msg and its

@@ -32,7 +32,7 @@ func parseSS(line string) (r ssRow, err error) {
 	if r.State, err = ParseState(f[0]); err != nil {
 		return ssRow{}, err
 	}
-	r.Family = IPv6
+	r.Protocol, r.Family = TCP, IPv6
 	if f[3][0] != '[' && f[3][0] != '*' {
 		r.Family = IPv4
 	}
@@ -117,7 +117,7 @@ func (r *ssRow) compare(t *testing.T, s Socket, elapsed time.Duration) {
 		t.Errorf("%v: timer %v, ss %v and %v later", s.Local, s.Expires, r.Expires, elapsed)
 	}
 	want := r.Socket
-	want.Interface, want.Mark, want.CgroupID, want.Fields = s.Interface, s.Mark, s.CgroupID, s.Fields
+	want.Options, want.Interface, want.Mark, want.CgroupID, want.Fields = s.Options, s.Interface, s.Mark, s.CgroupID, s.Fields
 	want.Shutdown, want.V6Only, want.Expires, want.Info = s.Shutdown, s.V6Only, s.Expires, s.Info
 	if !r.hasTimer {
 		want.Expires = 0

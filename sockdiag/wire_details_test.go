@@ -1,0 +1,196 @@
+package sockdiag
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+)
+
+// number fills every field of a struct with a value of its own.
+func number(v reflect.Value, from int) {
+	for i := range v.NumField() {
+		switch f := v.Field(i); {
+		case f.Kind() == reflect.Struct:
+			number(f, from+16*i)
+		case f.Kind() == reflect.Bool:
+			f.SetBool(true)
+		case f.Kind() == reflect.String:
+			f.SetString(string(rune('a' + i)))
+		case f.Type() == reflect.TypeFor[time.Duration]():
+			f.SetInt(int64(from+i) * int64(time.Microsecond))
+		case f.CanUint():
+			f.SetUint(uint64(from + i))
+		}
+	}
+}
+
+func numberedDetails() (d Details) {
+	number(reflect.ValueOf(&d).Elem(), 1)
+	d.BBR.Bandwidth = 0x1_0000_0002
+	return d
+}
+
+// fullSocket has everything that a row can have.
+func fullSocket() Socket {
+	s := withInfo(captured["listen-ipv6"], numberedInfo()).WithDetails(numberedDetails())
+	s.Fields = FieldDetails<<1 - 1
+	s.Shutdown, s.V6Only, s.Mark, s.Options = 1, true, 2, OptionDeferConnect|OptionRecvErr
+	s.TOS, s.TClass, s.RawProtocol, s.ClassID = 3, 4, 5, 6
+	number(reflect.ValueOf(&s.Memory).Elem(), 7)
+	return s
+}
+
+// TestDetailsLayout checks every offset against structures in C's order, whose
+// sizes are those of the kernel's headers.
+func TestDetailsLayout(t *testing.T) {
+	want := fullSocket()
+	got, err := decodeSocket(encodeSocket(want))
+	if err != nil || got != want {
+		t.Errorf("%v\ngot  %+v\nwant %+v\n%+v\n%+v", err, got, want, got.Details(), want.Details())
+	}
+	d := want.Details()
+	for name, c := range map[string]struct{ got, want int }{
+		"SK_MEMINFO_VARS": {len(encodeMemory(&want.Memory)), 36},
+		"tcp_bbr_info":    {len(encodeBBR(d.BBR)), 20},
+		"tcp_dctcp_info":  {len(encodeDCTCP(d.DCTCP)), 16},
+		"tcpvegas_info":   {len(encodeVegas(d.Vegas)), 16},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s has %d bytes, want %d", name, c.got, c.want)
+		}
+	}
+}
+
+// TestMemoryLength reads the list of each kernel: Drops came with Linux 4.7.
+func TestMemoryLength(t *testing.T) {
+	want := fullSocket().Memory
+	b := encodeMemory(&want)
+	for n := range len(b) + 9 {
+		given := append(bytes.Clone(b), make([]byte, 8)...)[:n]
+		got := Memory{RcvAlloc: 99, Drops: 99}
+		got.decode(given)
+		if rest := encodeMemory(&got); !bytes.HasPrefix(rest, b[:min(n&^3, len(b))]) ||
+			n < len(b) && !bytes.Equal(rest[n&^3:], make([]byte, len(b)-n&^3)) {
+			t.Errorf("%d bytes: %+v", n, got)
+		}
+	}
+}
+
+// TestOptions checks each bit field against its place in struct
+// inet_diag_sockopt, for both orders.
+func TestOptions(t *testing.T) {
+	fields := []Options{
+		OptionRecvErr, OptionIsICSK, OptionFreebind, OptionHdrIncl, OptionMulticastLoop, OptionTransparent,
+		OptionMulticastAll, OptionNodefrag, OptionBindAddressNoPort, OptionRecvErrRFC4884, OptionDeferConnect,
+	}
+	for i, want := range fields {
+		little, big := make([]byte, 2), make([]byte, 2)
+		little[i/8], big[i/8] = 1<<(i%8), 0x80>>(i%8)
+		if l, b := socketOptions(little, false), socketOptions(big, true); l != want || b != want {
+			t.Errorf("field %d: %b and %b, want %b", i, l, b, want)
+		}
+	}
+	if o := socketOptions([]byte{1, 1, 0xff}, false); o != OptionRecvErr|OptionBindAddressNoPort {
+		t.Errorf("a longer structure: %b", o)
+	}
+}
+
+// TestDecodeInPlace decodes a row of every kind after one of every kind: none
+// of the former may be left.
+func TestDecodeInPlace(t *testing.T) {
+	rows := map[string]Socket{"full": fullSocket()}
+	for name, s := range captured {
+		rows[name] = s
+	}
+	for field := FieldShutdown; field <= FieldDetails; field <<= 1 {
+		only := fullSocket()
+		only.Fields = field // encodeSocket leaves out the rest
+		rows[fmt.Sprintf("field %#x", field)], _ = decodeSocket(encodeSocket(only))
+	}
+	for before, first := range rows {
+		for after, want := range rows {
+			got := first
+			if err := got.decode(encodeSocket(want)); err != nil || got != want {
+				t.Errorf("%s after %s: %v\ngot  %+v\nwant %+v", after, before, err, got, want)
+			}
+		}
+	}
+}
+
+// TestDetailsInterned: equal details are one value, so that sockets stay
+// comparable, and reading them again allocates no more.
+func TestDetailsInterned(t *testing.T) {
+	d := numberedDetails()
+	a, b := established.WithDetails(d), established.WithDetails(d)
+	if a != b || a.Details() != d || !a.Has(FieldDetails) {
+		t.Errorf("equal details make other sockets: %+v, %+v", a.Details(), b.Details())
+	}
+	if none := a.WithDetails(Details{}); none != established || none.Has(FieldDetails) {
+		t.Errorf("without details: %+v", none)
+	}
+	row := encodeSocket(a)
+	var s Socket
+	if n := testing.AllocsPerRun(100, func() { _ = s.decode(row) }); n > 2 {
+		t.Errorf("%v allocations, want those of the two names at most", n)
+	}
+}
+
+// TestDecodeOtherInfo: INET_DIAG_INFO of another protocol is another structure,
+// and must not spoil the row.
+func TestDecodeOtherInfo(t *testing.T) {
+	row := encodeSocket(established)
+	for _, n := range []int{0, 1, 72, 300} {
+		for _, p := range []Protocol{MPTCP, SCTP, UDP, Raw} {
+			r := nfnl.NewBuilder(0, 0)
+			r.Bytes(attrInfo, bytes.Repeat([]byte{0xa5}, n))
+			s, want := Socket{Protocol: p}, established
+			want.Protocol = p
+			if err := s.decode(append(row[:len(row):len(row)], r.Message().Data...)); err != nil || s != want {
+				t.Errorf("%v, %d bytes: %v\ngot  %+v\nwant %+v", p, n, err, s, want)
+			}
+		}
+	}
+}
+
+// TestDecodeMalformedDetails cuts every structure short.
+func TestDecodeMalformedDetails(t *testing.T) {
+	row := encodeSocket(captured["established-ipv6"])
+	attr := func(write func(r *nfnl.Builder)) []byte {
+		r := nfnl.NewBuilder(0, 0)
+		write(r)
+		return append(row[:len(row):len(row)], r.Message().Data...)
+	}
+	short := func(typ uint16, n int) []byte {
+		return attr(func(r *nfnl.Builder) { r.Bytes(typ, make([]byte, n)) })
+	}
+	ulp := func(typ uint16, v ...byte) []byte {
+		return attr(func(r *nfnl.Builder) { r.Nested(attrULP, func() { r.Bytes(typ, v) }) })
+	}
+	for name, b := range map[string][]byte{
+		"BBR": short(attrBBR, 19), "DCTCP": short(attrDCTCP, 15), "Vegas": short(attrVegas, 15),
+		"TOS": short(attrTOS, 0), "TClass": short(attrTClass, 0), "class ID": short(attrClassID, 3),
+		"protocol": short(attrRawProtocol, 0), "ULP": short(attrULP, 3),
+		"TLS": ulp(ulpTLS, 5, 0, tlsVersion, 0, 9), "MPTCP": ulp(ulpMPTCP, 7, 0, subflowFlags, 0, 1, 2, 3),
+		"stray byte in TLS": ulp(ulpTLS, 1),
+	} {
+		if s, err := decodeSocket(b); err == nil || s != (Socket{}) {
+			t.Errorf("%s: %+v, %v; want the zero Socket and an error", name, s, err)
+		}
+	}
+	// What is not known inside is skipped, and a name without NUL ends with
+	// its attribute.
+	got, err := decodeSocket(attr(func(r *nfnl.Builder) {
+		r.Nested(attrULP, func() {
+			r.Bytes(77, []byte{1})
+			r.Nested(ulpTLS, func() { r.Flag(99) })
+			r.Bytes(ulpName, []byte("espintcp"))
+		})
+	}))
+	if want := (Details{ULP: "espintcp"}); err != nil || got.Details() != want {
+		t.Errorf("%+v, %v; want %+v", got.Details(), err, want)
+	}
+}
