@@ -71,6 +71,9 @@ func encodeRare(r *nfnl.Builder, s *Socket) {
 	if s.Has(FieldRawProtocol) {
 		r.U8(attrRawProtocol, s.RawProtocol)
 	}
+	if s.Has(FieldAssociation) {
+		r.Bytes(attrPeers, make([]byte, 128)) // struct sockaddr_storage
+	}
 	if s.Has(FieldDetails) {
 		encodeDetails(r, s.Details())
 	}

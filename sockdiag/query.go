@@ -3,7 +3,8 @@ package sockdiag
 import "fmt"
 
 // Query selects sockets. The zero Query is every TCP socket of both families
-// that listens or has a peer. It is comparable.
+// that listens or has a peer; with another Protocol it is every socket of it.
+// It is comparable.
 //
 // States, Family and ports are selected by the kernel, before it writes a row;
 // what it answers is checked again.
@@ -15,7 +16,8 @@ type Query struct {
 	// Family is which sockets to show; 0 is both families, IPv4 first. IPv4
 	// connections of IPv6 sockets belong to IPv6.
 	Family Family
-	// LocalPort and RemotePort are the ports to show; 0 is any.
+	// LocalPort and RemotePort are the ports to show; 0 is any. The local port
+	// of a raw socket is its RawProtocol.
 	LocalPort, RemotePort uint16
 	// Info asks for struct tcp_info. It is dearer: the row becomes three times
 	// as long, and the kernel takes the lock of every connection it shows.
@@ -39,8 +41,15 @@ func (q Query) protocol() Protocol {
 // op names the query in errors.
 func (q Query) op() string { return "dump " + q.protocol().String() }
 
-// families returns the dumps that answer the query, in order.
+// families returns the dumps that answer the query, in order, or what is wrong
+// with the query.
 func (q Query) families() ([]Family, error) {
+	if _, ok := protocolNames[q.protocol()]; !ok {
+		return nil, fmt.Errorf("%v is no protocol that sock_diag tells of", q.Protocol)
+	}
+	if q.States != 0 && q.States&(allStates|1<<BoundInactive) == 0 {
+		return nil, fmt.Errorf("%v: no socket is in such a state", q.States)
+	}
 	switch q.Family {
 	case 0:
 		return []Family{IPv4, IPv6}, nil

@@ -102,6 +102,7 @@ const (
 	FieldOptions                        // Options, from Linux 5.10
 	FieldRawProtocol                    // RawProtocol, of raw sockets
 	FieldDetails                        // any of Details
+	FieldAssociation                    // an association of SCTP; a row of SCTP without it is an endpoint
 )
 
 // Socket is one socket of the Internet protocols (struct inet_diag_msg and its
@@ -109,7 +110,13 @@ const (
 // sockets have is behind Details.
 //
 // Sockets of UDP, UDPLite and Raw are in state Established when they have a
-// peer, else in Close.
+// peer, else in Close. The local port of a raw socket is its RawProtocol.
+//
+// SCTP shows an endpoint and, with FieldAssociation, each of its associations,
+// all with the endpoint's cookie and inode. An association is in the state of
+// TCP that means the same: SynSent (COOKIE_WAIT, COOKIE_ECHOED), Established,
+// FinWait1 (SHUTDOWN_PENDING), FinWait2 (SHUTDOWN_SENT), CloseWait
+// (SHUTDOWN_RECEIVED), LastAck (SHUTDOWN_ACK_SENT).
 type Socket struct {
 	// Protocol is what the query asked for.
 	Protocol Protocol

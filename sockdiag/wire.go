@@ -28,6 +28,7 @@ const (
 	attrShutdown    = 8  // INET_DIAG_SHUTDOWN
 	attrRawProtocol = 10 // INET_DIAG_PROTOCOL
 	attrV6Only      = 11 // INET_DIAG_SKV6ONLY
+	attrPeers       = 13 // INET_DIAG_PEERS: of an association of SCTP
 	attrMark        = 15 // INET_DIAG_MARK
 	attrClassID     = 17 // INET_DIAG_CLASS_ID
 	attrCgroupID    = 21 // INET_DIAG_CGROUP_ID
@@ -35,7 +36,8 @@ const (
 )
 
 // requestProtocol is the request's attribute for protocols beyond 255
-// (INET_DIAG_REQ_PROTOCOL).
+// (INET_DIAG_REQ_PROTOCOL). Kernels before Linux 5.9 ignore it: the header then
+// names IPPROTO_IP, which has no sockets, lest they take 262 for 6.
 const requestProtocol = 3
 
 // request writes the dump of one family that answers q. Addresses and
@@ -43,7 +45,10 @@ const requestProtocol = 3
 func (q Query) request(f Family) nfnl.Message {
 	var b [requestLen]byte
 	p := q.protocol()
-	b[0], b[1], b[2] = uint8(f), uint8(p), q.extensions()
+	b[0], b[2] = uint8(f), q.extensions()
+	if p <= 255 {
+		b[1] = uint8(p)
+	}
 	binary.NativeEndian.PutUint32(b[4:], uint32(q.kernelStates()))
 	binary.BigEndian.PutUint16(b[8:], q.LocalPort)
 	binary.BigEndian.PutUint16(b[10:], q.RemotePort)
@@ -96,7 +101,11 @@ func (s *Socket) decode(b []byte) error {
 		return err
 	}
 	s.queues(binary.NativeEndian.Uint32(b[56:]), binary.NativeEndian.Uint32(b[60:]))
-	return s.attributes(b[rowLen:])
+	err := s.attributes(b[rowLen:])
+	if s.Protocol == SCTP {
+		s.sctp()
+	}
+	return err
 }
 
 // header reads the numbers of struct inet_diag_msg.
@@ -141,13 +150,18 @@ func expires(ms uint32) time.Duration {
 }
 
 // queues takes idiag_rqueue and idiag_wqueue, which count connections instead
-// of bytes on a listener (tcp_diag_get_info).
+// of bytes on a listener (tcp_diag_get_info). The kernel subtracts without a
+// lock, and 1 from what a dying UDP socket has left: less than nothing is
+// nothing.
 func (s *Socket) queues(r, w uint32) {
-	s.RecvQueue, s.SendQueue, s.AcceptQueue, s.Backlog = r, w, 0, 0
+	s.RecvQueue, s.SendQueue, s.AcceptQueue, s.Backlog = positive(r), positive(w), 0, 0
 	if s.State == Listen {
 		s.RecvQueue, s.SendQueue, s.AcceptQueue, s.Backlog = 0, 0, r, w
 	}
 }
+
+// positive reads a number of C's type int that should not be negative.
+func positive(n uint32) uint32 { return uint32(max(0, int32(n))) }
 
 func (s *Socket) attributes(b []byte) error {
 	had, whole := s.Fields, b
@@ -187,6 +201,8 @@ func (s *Socket) attributes(b []byte) error {
 			s.RawProtocol, s.Fields = a.U8(&bad), s.Fields|FieldRawProtocol
 		case attrClassID:
 			s.ClassID, s.Fields = a.HostU32(&bad), s.Fields|FieldClassID
+		case attrPeers:
+			s.Fields |= FieldAssociation
 		case attrCongestion, attrBBR, attrDCTCP, attrVegas, attrULP:
 			s.Fields |= FieldDetails
 		}

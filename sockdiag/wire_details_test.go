@@ -37,7 +37,7 @@ func numberedDetails() (d Details) {
 // fullSocket has everything that a row can have.
 func fullSocket() Socket {
 	s := withInfo(captured["listen-ipv6"], numberedInfo()).WithDetails(numberedDetails())
-	s.Fields = FieldDetails<<1 - 1
+	s.Fields = FieldAssociation<<1 - 1
 	s.Shutdown, s.V6Only, s.Mark, s.Options = 1, true, 2, OptionDeferConnect|OptionRecvErr
 	s.TOS, s.TClass, s.RawProtocol, s.ClassID = 3, 4, 5, 6
 	number(reflect.ValueOf(&s.Memory).Elem(), 7)
@@ -106,7 +106,7 @@ func TestDecodeInPlace(t *testing.T) {
 	for name, s := range captured {
 		rows[name] = s
 	}
-	for field := FieldShutdown; field <= FieldDetails; field <<= 1 {
+	for field := FieldShutdown; field <= FieldAssociation; field <<= 1 {
 		only := fullSocket()
 		only.Fields = field // encodeSocket leaves out the rest
 		rows[fmt.Sprintf("field %#x", field)], _ = decodeSocket(encodeSocket(only))
@@ -144,7 +144,7 @@ func TestDetailsInterned(t *testing.T) {
 func TestDecodeOtherInfo(t *testing.T) {
 	row := encodeSocket(established)
 	for _, n := range []int{0, 1, 72, 300} {
-		for _, p := range []Protocol{MPTCP, SCTP, UDP, Raw} {
+		for _, p := range []Protocol{MPTCP, UDP, Raw} {
 			r := nfnl.NewBuilder(0, 0)
 			r.Bytes(attrInfo, bytes.Repeat([]byte{0xa5}, n))
 			s, want := Socket{Protocol: p}, established
