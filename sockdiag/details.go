@@ -89,6 +89,8 @@ type TLSInfo struct {
 
 // SubflowInfo is a TCP connection's part in one of MPTCP (MPTCP_SUBFLOW_ATTR_*).
 type SubflowInfo struct {
+	// LocalToken and RemoteToken name the MPTCP connection at each end. The
+	// remote one is 0 but in subflows that joined it later (MP_JOIN).
 	RemoteToken, LocalToken uint32
 	Flags                   uint32 // MPTCP_SUBFLOW_FLAG_*
 	RemoteID, LocalID       uint8  // address IDs
