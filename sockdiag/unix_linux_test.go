@@ -139,7 +139,7 @@ func (s *unixScene) file(listener UnixSocket) UnixFile {
 	var file unix.Stat_t
 	var fs unix.Statfs_t
 	s.check(errors.Join(unix.Stat(s.path, &file), unix.Statfs(s.path, &fs)))
-	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC || fs.Type == unix.BTRFS_SUPER_MAGIC {
+	if magic := uint32(fs.Type); magic == unix.OVERLAYFS_SUPER_MAGIC || magic == unix.BTRFS_SUPER_MAGIC {
 		return listener.File
 	}
 	return UnixFile{uint32(file.Ino), unix.Major(uint64(file.Dev)), unix.Minor(uint64(file.Dev))}

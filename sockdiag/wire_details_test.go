@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"reflect"
 	"testing"
 	"time"
@@ -103,9 +104,7 @@ func TestOptions(t *testing.T) {
 // of the former may be left.
 func TestDecodeInPlace(t *testing.T) {
 	rows := map[string]Socket{"full": fullSocket()}
-	for name, s := range captured {
-		rows[name] = s
-	}
+	maps.Copy(rows, captured)
 	for field := FieldShutdown; field <= FieldAssociation; field <<= 1 {
 		only := fullSocket()
 		only.Fields = field // encodeSocket leaves out the rest
