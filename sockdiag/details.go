@@ -59,7 +59,7 @@ type Details struct {
 // BBRInfo is struct tcp_bbr_info.
 type BBRInfo struct {
 	Bandwidth              uint64        // bytes per second
-	MinRTT                 time.Duration // microseconds
+	MinRTT                 time.Duration // microseconds; 0 before the first
 	PacingGain, WindowGain uint32        // 256 is 1
 }
 
@@ -75,7 +75,7 @@ type DCTCPInfo struct {
 type VegasInfo struct {
 	Enabled     bool
 	RTTCount    uint32
-	RTT, MinRTT time.Duration // microseconds
+	RTT, MinRTT time.Duration // microseconds; 0 before the first
 }
 
 // TLSInfo is the kernel's part in TLS (TLS_INFO_*).

@@ -10,7 +10,7 @@ import (
 // Family is the address family of a socket (AF_*).
 type Family uint8
 
-// The families of TCP sockets.
+// The families of the Internet's sockets.
 const (
 	IPv4 Family = 2  // AF_INET
 	IPv6 Family = 10 // AF_INET6

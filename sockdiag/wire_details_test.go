@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
+	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
 )
 
 // number fills every field of a struct with a value of its own.
@@ -63,6 +65,39 @@ func TestDetailsLayout(t *testing.T) {
 		if c.got != c.want {
 			t.Errorf("%s has %d bytes, want %d", name, c.got, c.want)
 		}
+	}
+}
+
+// TestDetailsSentinels covers the values that are no measurements.
+func TestDetailsSentinels(t *testing.T) {
+	r := nfnl.NewBuilder(0, 0)
+	r.Bytes(attrBBR, native(cBBR{MinRTT: 1<<32 - 1, PacingGain: 256}))
+	r.Bytes(attrVegas, native(cVegas{RTTCnt: 2, RTT: 1<<31 - 1, MinRTT: 1<<31 - 1}))
+	s, err := decodeSocket(append(encodeSocket(captured["established-ipv6"]), r.Message().Data...))
+	want := Details{BBR: BBRInfo{PacingGain: 256}, Vegas: VegasInfo{RTTCount: 2}}
+	if err != nil || s.Details() != want {
+		t.Errorf("%v, %+v; want %+v", err, s.Details(), want)
+	}
+}
+
+// TestSnapshotMixed: rows with TLS, MPTCP and what is to come stand beside
+// others in one answer, and the rows after them have nothing of them.
+func TestSnapshotMixed(t *testing.T) {
+	plain := withInfo(numbered(IPv4, 1), establishedInfo)
+	tls, mptcp, last := plain, plain, plain
+	tls.Cookie, mptcp.Cookie, last.Cookie = 2, 3, 4
+	tls.setDetails(Details{ULP: "tls", TLS: TLSInfo{Version: 0x0304, Cipher: 52, SendMode: 2, ReceiveMode: 3}})
+	mptcp.setDetails(Details{ULP: "mptcp", MPTCP: SubflowInfo{LocalToken: 7, Flags: 1}})
+	c := kernel(t, func(_ Family, seq uint32) [][]byte {
+		future := nfnl.NewBuilder(0, 0)
+		future.Nested(attrULP, func() { future.Nested(9, func() { future.U8(1, 1) }) })
+		future.Bytes(60, []byte{1, 2, 3})
+		unknown := nfnltest.Message(byFamily, nfnl.Multi, seq, append(encodeSocket(plain), future.Message().Data...))
+		return [][]byte{unknown, row(seq, tls), row(seq, mptcp), row(seq, last), done(seq)}
+	})
+	snap, err := c.Snapshot(t.Context(), Query{Family: IPv4, Info: true})
+	if want := []Socket{plain, tls, mptcp, last}; err != nil || !slices.Equal(snap.Sockets, want) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, snap, want)
 	}
 }
 
