@@ -107,6 +107,22 @@ func TestDecodeUnix(t *testing.T) {
 	}
 }
 
+// TestDecodeUnixCaptured reads a row of the kernel's. ss takes the device for
+// 0:65024.
+func TestDecodeUnixCaptured(t *testing.T) {
+	want := UnixSocket{
+		Type: UnixStream, State: Listen, Inode: 2153750, Cookie: 0xa59e5,
+		Fields: (UnixFieldUID<<1 - 1) &^ UnixFieldPeer, Path: "/tmp/unix1653588969/l",
+		File:        UnixFile{Inode: 9994258, Major: 254},
+		AcceptQueue: 2, Backlog: 3, Memory: Memory{RcvBuf: 212992, SndBuf: 212992},
+		pending: string(native([]uint32{2152982, 2152983})),
+	}
+	got, err := decodeUnix(capture(t, "unix/listener"))
+	if err != nil || got != want {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+	}
+}
+
 func TestDecodeUnixMalformed(t *testing.T) {
 	row := encodeUnix(unixUnnamed)[:unixRowLen]
 	attr := func(typ uint16, n int) []byte {

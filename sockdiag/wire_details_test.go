@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -65,6 +66,35 @@ func TestDetailsLayout(t *testing.T) {
 		if c.got != c.want {
 			t.Errorf("%s has %d bytes, want %d", name, c.got, c.want)
 		}
+	}
+}
+
+// TestDecodeCapturedOthers reads rows of other protocols. The texts above each
+// row in testdata say what ss made of the same socket.
+func TestDecodeCapturedOthers(t *testing.T) {
+	for name, want := range map[string]Socket{
+		"udp": {
+			Protocol: UDP, Family: IPv4, State: Close, Fields: connFields | FieldMemory,
+			Options: OptionMulticastLoop | OptionMulticastAll,
+			Local:   netip.MustParseAddrPort("127.0.0.1:8200"), Remote: netip.MustParseAddrPort("0.0.0.0:0"),
+			Inode: 2152905, Cookie: 0xa59e0, CgroupID: 1, RecvQueue: 832,
+			Memory: Memory{RcvAlloc: 832, RcvBuf: 212992, SndBuf: 212992, FwdAlloc: 3264},
+		},
+		"mptcp": {
+			Protocol: MPTCP, Family: IPv4, State: Established, Fields: connFields, Options: connOptions,
+			Local: netip.MustParseAddrPort("127.0.0.1:8300"), Remote: netip.MustParseAddrPort("127.0.0.1:34916"),
+			Inode: 2152923, Cookie: 0xa59e4, CgroupID: 1,
+		},
+	} {
+		got := Socket{Protocol: want.Protocol}
+		if err := got.decode(capture(t, name)); err != nil || got != want {
+			t.Errorf("%s: %v\ngot  %+v\nwant %+v", name, err, got, want)
+		}
+	}
+	s, err := decodeSocket(capture(t, "subflow"))
+	want := Details{ULP: "mptcp", MPTCP: SubflowInfo{LocalToken: 0x3da969d2, Flags: 0xc1}}
+	if err != nil || s.Details() != want || s.Inode != 2152923 || s.Info.RTT != 20*us || s.Info.SegsIn != 2 {
+		t.Errorf("subflow: %v, %+v\n%+v, want %+v", err, s, s.Details(), want)
 	}
 }
 
