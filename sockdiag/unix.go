@@ -52,7 +52,7 @@ const (
 	UnixFieldQueues                          // RecvQueue, SendQueue, AcceptQueue, Backlog
 	UnixFieldMemory                          // Memory, when UnixQuery.Memory asked for it
 	UnixFieldShutdown                        // Shutdown, from Linux 3.8
-	UnixFieldUID                             // UID, from Linux 5.3
+	UnixFieldUID                             // UID, from Linux 5.2
 )
 
 // UnixFile is the file a UNIX socket is bound to: its inode, of which the
