@@ -59,7 +59,7 @@ func (c *Conn) All(ctx context.Context, q Query) iter.Seq2[Socket, error] {
 	return func(yield func(Socket, error) bool) {
 		families, err := q.families()
 		if err != nil {
-			yield(Socket{}, &OpError{Op: "dump tcp", Err: err})
+			yield(Socket{}, &OpError{Op: q.op(), Err: err})
 			return
 		}
 		for _, f := range families {
@@ -73,7 +73,7 @@ func (c *Conn) All(ctx context.Context, q Query) iter.Seq2[Socket, error] {
 // dump streams the sockets of one family. It reports whether to go on.
 func (c *Conn) dump(ctx context.Context, f Family, q Query, yield func(Socket, error) bool) bool {
 	states := q.rowStates()
-	var s Socket
+	s := Socket{Protocol: q.protocol()}
 	for m, err := range c.nl.Dump(ctx, q.request(f)) {
 		if err == nil && foreign(m, f) {
 			continue
@@ -82,7 +82,7 @@ func (c *Conn) dump(ctx context.Context, f Family, q Query, yield func(Socket, e
 			err = s.decode(m.Data)
 		}
 		if err != nil {
-			yield(Socket{}, dumpError(f, err))
+			yield(Socket{}, dumpError(q, f, err))
 			return false
 		}
 		if q.matches(&s, states) && !yield(s, nil) {

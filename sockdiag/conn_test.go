@@ -45,7 +45,7 @@ func numbered(f Family, n uint64) Socket {
 		local = netip.MustParseAddr("2001:db8::1")
 	}
 	return Socket{
-		Family: f, State: Established, Cookie: n, Inode: uint32(n),
+		Protocol: TCP, Family: f, State: Established, Cookie: n, Inode: uint32(n),
 		Local: netip.AddrPortFrom(local, 80), Remote: netip.AddrPortFrom(local.Next(), uint16(n)),
 	}
 }

@@ -151,5 +151,6 @@ func encodeAttrs(s *Socket) []byte {
 	if s.Has(FieldInfo) {
 		r.Bytes(attrInfo, encodeInfo(&s.Info))
 	}
+	encodeRare(r, s)
 	return r.Message().Data
 }

@@ -15,8 +15,8 @@ import (
 //   - the context's error when that ended the call;
 //   - fs.ErrNotExist when the network namespace's path is gone;
 //   - fs.ErrPermission when the kernel refuses, the text naming what it takes;
-//   - errors.ErrUnsupported when the kernel has no sock_diag for TCP, the text
-//     naming the module to load, and on every system but Linux.
+//   - errors.ErrUnsupported when the kernel has no sock_diag for the protocol, the
+//     text naming the module to load, and on every system but Linux.
 type OpError struct {
 	// Op is what was tried: "dial", "dump tcp IPv4", "close".
 	Op string
@@ -40,7 +40,7 @@ func dialError(err error) error {
 }
 
 // dumpError explains the kernel's refusals of a dump.
-func dumpError(f Family, err error) error {
+func dumpError(q Query, f Family, err error) error {
 	var refused *nfnl.Error
 	switch {
 	case !errors.As(err, &refused):
@@ -48,11 +48,28 @@ func dumpError(f Family, err error) error {
 		// inet_diag_lock_handler and sock_diag_lock_handler, when the module
 		// is missing. The errno is hidden: it would answer fs.ErrNotExist,
 		// which is a namespace's.
-		err = fmt.Errorf("no sock_diag for TCP in this kernel (modprobe tcp_diag): %w", errors.ErrUnsupported)
+		err = fmt.Errorf("no sock_diag for %v in this kernel (modprobe %s): %w",
+			q.protocol(), q.protocol().module(), errors.ErrUnsupported)
 	case errors.Is(err, fs.ErrPermission):
-		// The kernel itself lets everybody dump.
-		err = fmt.Errorf("%w (refused by a security module or seccomp filter: "+
-			"allow netlink_tcpdiag_socket nlmsg_read, or run with CAP_NET_ADMIN)", err)
+		err = refusedByPolicy(err)
 	}
-	return &OpError{Op: "dump tcp " + f.String(), Err: err}
+	return &OpError{Op: q.op() + " " + f.String(), Err: err}
+}
+
+// refusedByPolicy explains a dump that was refused: the kernel itself lets
+// everybody dump.
+func refusedByPolicy(err error) error {
+	return fmt.Errorf("%w (refused by a security module or seccomp filter: "+
+		"allow netlink_tcpdiag_socket nlmsg_read, or run with CAP_NET_ADMIN)", err)
+}
+
+// module names the kernel module that dumps a protocol.
+func (p Protocol) module() string {
+	switch p {
+	case UDPLite:
+		return "udp_diag"
+	case Raw, UDP, SCTP, MPTCP, TCP:
+		return p.String() + "_diag"
+	}
+	return "inet_diag"
 }

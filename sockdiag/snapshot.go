@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -19,7 +20,8 @@ import (
 type Snapshot struct {
 	// Query is what was asked for.
 	Query Query
-	// Sockets are the answer, each cookie once, in the kernel's order.
+	// Sockets are the answer, each cookie once, in the kernel's order; of SCTP
+	// each endpoint and each association once.
 	Sockets []Socket
 	// Families are the dumps that the answer was read from, each to its end.
 	Families []Family
@@ -36,7 +38,7 @@ type Snapshot struct {
 func (c *Conn) Snapshot(ctx context.Context, q Query) (*Snapshot, error) {
 	families, err := q.families()
 	if err != nil {
-		return nil, &OpError{Op: "dump tcp", Err: err}
+		return nil, &OpError{Op: q.op(), Err: err}
 	}
 	snap := &Snapshot{Query: q, Families: families, Start: time.Now()}
 	rows := newRowSet(c.expect(q))
@@ -72,8 +74,15 @@ func (c *Conn) expect(q Query) int {
 // rowSet collects sockets, each cookie once. They are kept in blocks: to grow
 // one slice of values this large would copy all of them again and again.
 type rowSet struct {
-	blocks [][]Socket
-	at     map[uint64]*Socket // by cookie, into blocks
+	blocks       [][]Socket
+	at           map[uint64]*Socket      // by cookie, into blocks
+	associations map[association]*Socket // of SCTP: they have the cookie of their endpoint
+}
+
+// association is the key of one.
+type association struct {
+	endpoint uint64 // cookie
+	remote   netip.AddrPort
 }
 
 const (
@@ -87,13 +96,15 @@ func newRowSet(expected int) *rowSet {
 	return &rowSet{
 		blocks: [][]Socket{make([]Socket, 0, first)},
 		at:     make(map[uint64]*Socket, first),
+
+		associations: make(map[association]*Socket),
 	}
 }
 
 // put adds s, or replaces the row with its cookie: the later is the newer. It
 // reports whether the cookie was new.
 func (r *rowSet) put(s *Socket) bool {
-	if old, ok := r.at[s.Cookie]; ok {
+	if old := r.old(s); old != nil {
 		*old = *s
 		return false
 	}
@@ -104,8 +115,20 @@ func (r *rowSet) put(s *Socket) bool {
 		block = &r.blocks[len(r.blocks)-1]
 	}
 	*block = append(*block, *s)
-	r.at[s.Cookie] = &(*block)[len(*block)-1]
+	if s.Has(FieldAssociation) {
+		r.associations[association{s.Cookie, s.Remote}] = &(*block)[len(*block)-1]
+	} else {
+		r.at[s.Cookie] = &(*block)[len(*block)-1]
+	}
 	return true
+}
+
+// old returns the row that s is told again, or nil.
+func (r *rowSet) old(s *Socket) *Socket {
+	if s.Has(FieldAssociation) {
+		return r.associations[association{s.Cookie, s.Remote}]
+	}
+	return r.at[s.Cookie]
 }
 
 // list returns the sockets in the order they came. With as many as were

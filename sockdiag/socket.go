@@ -4,12 +4,13 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+	"unique"
 )
 
 // Family is the address family of a socket (AF_*).
 type Family uint8
 
-// The families of TCP sockets.
+// The families of the Internet's sockets.
 const (
 	IPv4 Family = 2  // AF_INET
 	IPv6 Family = 10 // AF_INET6
@@ -24,6 +25,33 @@ func (f Family) String() string {
 		return "IPv6"
 	}
 	return "Family(" + strconv.Itoa(int(f)) + ")"
+}
+
+// Protocol is the protocol of a socket (IPPROTO_*). Raw stands for that of all
+// raw sockets, whatever they send.
+type Protocol uint16
+
+// The protocols that sock_diag tells of.
+const (
+	TCP     Protocol = 6   // IPPROTO_TCP
+	UDP     Protocol = 17  // IPPROTO_UDP
+	SCTP    Protocol = 132 // IPPROTO_SCTP
+	UDPLite Protocol = 136 // IPPROTO_UDPLITE
+	Raw     Protocol = 255 // IPPROTO_RAW
+	MPTCP   Protocol = 262 // IPPROTO_MPTCP: Linux 5.9
+)
+
+var protocolNames = map[Protocol]string{
+	TCP: "tcp", UDP: "udp", SCTP: "sctp", UDPLite: "udplite", Raw: "raw", MPTCP: "mptcp",
+}
+
+// String returns tcp, udp, sctp, udplite, raw or mptcp; another protocol is
+// written as Protocol(7).
+func (p Protocol) String() string {
+	if name, ok := protocolNames[p]; ok {
+		return name
+	}
+	return "Protocol(" + strconv.Itoa(int(p)) + ")"
 }
 
 // Timer says for what a socket waits (idiag_timer).
@@ -57,21 +85,41 @@ const (
 )
 
 // Fields is a set of the parts of a Socket that can be absent.
-type Fields uint8
+type Fields uint16
 
 // The parts of a Socket that can be absent. TimeWait and SynRecv rows, and
 // those of FinWait2 without an owner, have FieldMark at most.
 const (
-	FieldShutdown Fields = 1 << iota // Shutdown, from Linux 3.8
-	FieldMark                        // Mark, from Linux 4.9 and with CAP_NET_ADMIN
-	FieldCgroup                      // CgroupID, from Linux 5.8
-	FieldV6Only                      // V6Only, of IPv6 sockets in Listen or Close
-	FieldInfo                        // Info, when Query.Info asked for it
+	FieldShutdown    Fields = 1 << iota // Shutdown, from Linux 3.8
+	FieldMark                           // Mark, from Linux 4.9 and with CAP_NET_ADMIN
+	FieldCgroup                         // CgroupID, from Linux 5.8
+	FieldV6Only                         // V6Only, of IPv6 sockets in Listen or Close
+	FieldInfo                           // Info, when Query.Info asked for it
+	FieldMemory                         // Memory, when Query.Memory asked for it
+	FieldTOS                            // TOS, when Query.TOS asked for it
+	FieldTClass                         // TClass of IPv6 sockets, when Query.TOS asked for it
+	FieldClassID                        // ClassID, when Query.TOS asked for it, from Linux 4.14
+	FieldOptions                        // Options, from Linux 5.10
+	FieldRawProtocol                    // RawProtocol, of raw sockets
+	FieldDetails                        // any of Details
+	FieldAssociation                    // an association of SCTP; a row of SCTP without it is an endpoint
 )
 
-// Socket is one TCP socket (struct inet_diag_msg and its attributes). It is
-// comparable; the zero Socket is no socket's.
+// Socket is one socket of the Internet protocols (struct inet_diag_msg and its
+// attributes). It is comparable; the zero Socket is no socket's. What few
+// sockets have is behind Details.
+//
+// Sockets of UDP, UDPLite and Raw are in state Established when they have a
+// peer, else in Close. The local port of a raw socket is its RawProtocol.
+//
+// SCTP shows an endpoint and, with FieldAssociation, each of its associations,
+// all with the endpoint's cookie and inode. An association is in the state of
+// TCP that means the same: SynSent (COOKIE_WAIT, COOKIE_ECHOED), Established,
+// FinWait1 (SHUTDOWN_PENDING), FinWait2 (SHUTDOWN_SENT), CloseWait
+// (SHUTDOWN_RECEIVED), LastAck (SHUTDOWN_ACK_SENT).
 type Socket struct {
+	// Protocol is what the query asked for.
+	Protocol Protocol
 	// Family is that of the socket, not of its addresses: an IPv6 socket can
 	// carry an IPv4 connection. See Mapped.
 	Family Family
@@ -98,6 +146,15 @@ type Socket struct {
 	// link-local addresses: see Interface.
 	Local, Remote netip.AddrPort
 
+	// TOS is the field of IPv4 and TClass that of IPv6 packets sent (IP_TOS,
+	// IPV6_TCLASS). Present with FieldTOS and FieldTClass.
+	TOS, TClass uint8
+	// RawProtocol is what a raw socket sends and receives (IPPROTO_*).
+	// Present with FieldRawProtocol.
+	RawProtocol uint8
+	// Options are socket options that are on. Present with FieldOptions.
+	Options Options
+
 	// Interface is the index of the interface the socket is bound to
 	// (SO_BINDTODEVICE, or a link-local address); 0 is none.
 	Interface uint32
@@ -118,8 +175,9 @@ type Socket struct {
 	CgroupID uint64
 
 	// RecvQueue is how many received bytes the process has not read, and
-	// SendQueue how many written bytes the peer has not acknowledged. Both
-	// are 0 in Listen.
+	// SendQueue how many written bytes the peer has not acknowledged; but of
+	// UDP, UDPLite, Raw and MPTCP the memory they take, with the kernel's
+	// overhead. Both are 0 in Listen.
 	RecvQueue, SendQueue uint32
 	// AcceptQueue is how many connections wait for accept(2), and Backlog
 	// how many may (the argument of listen(2), bounded by
@@ -127,11 +185,20 @@ type Socket struct {
 	// 0 but in Listen.
 	AcceptQueue, Backlog uint32
 
+	// ClassID is the net_cls class, or the priority (SO_PRIORITY). Present
+	// with FieldClassID.
+	ClassID uint32
+
+	// Memory is what the socket's buffers hold. Present with FieldMemory.
+	Memory Memory
+
 	// Expires is when the timer expires, from the dump on, in milliseconds;
 	// 0 when it is overdue or off.
 	Expires time.Duration
 
-	// Info is struct tcp_info. Present with FieldInfo.
+	details unique.Handle[Details] // the zero Handle when there are none
+
+	// Info is struct tcp_info, of TCP only. Present with FieldInfo.
 	Info TCPInfo
 }
 

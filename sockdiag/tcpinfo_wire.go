@@ -40,9 +40,6 @@ func (r *rawInfo) longMicros(at int) time.Duration {
 // infoParts returns which parts of struct tcp_info are whole in n bytes, and
 // where the last of them ends.
 func infoParts(n int) (parts InfoFields, end int) {
-	if n >= infoLen {
-		return 1<<len(infoEnds) - 1, infoLen
-	}
 	for i, e := range infoEnds {
 		if n < e {
 			break
@@ -54,15 +51,24 @@ func infoParts(n int) (parts InfoFields, end int) {
 
 // decode reads struct tcp_info by its length. It sets every field.
 func (t *TCPInfo) decode(b []byte) {
+	if len(b) >= infoLen {
+		t.Fields = 1<<len(infoEnds) - 1
+		t.read((*rawInfo)(b))
+		return
+	}
+	t.decodeShort(b)
+}
+
+// decodeShort reads what an older kernel gives.
+func (t *TCPInfo) decodeShort(b []byte) {
+	var padded rawInfo
 	var end int
 	t.Fields, end = infoParts(len(b))
-	var padded rawInfo
-	r := &padded
-	if end == infoLen {
-		r = (*rawInfo)(b)
-	} else {
-		copy(padded[:], b[:end])
-	}
+	copy(padded[:], b[:end])
+	t.read(&padded)
+}
+
+func (t *TCPInfo) read(r *rawInfo) {
 	t.bytes(r)
 	t.base(r)
 	t.counters(r)

@@ -23,7 +23,11 @@ func capture(t testing.TB, name string) []byte {
 
 const (
 	// connFields are those of a connection with a socket, read by root.
-	connFields = FieldShutdown | FieldMark | FieldCgroup
+	connFields = FieldShutdown | FieldMark | FieldCgroup | FieldOptions
+	// connOptions are those of a TCP socket that nobody has changed. IPv6 has
+	// an IPV6_MULTICAST_ALL of its own, which the kernel does not tell.
+	connOptions   = v6ConnOptions | OptionMulticastAll
+	v6ConnOptions = OptionIsICSK | OptionMulticastLoop
 	// allInfo is what Linux 6.7 and later give.
 	allInfo = InfoTimeouts<<1 - 1
 
@@ -33,7 +37,7 @@ const (
 
 var (
 	established = Socket{
-		Family: IPv4, State: Established, Timer: TimerKeepalive, Fields: connFields,
+		Protocol: TCP, Family: IPv4, State: Established, Timer: TimerKeepalive, Options: connOptions, Fields: connFields,
 		Local:  netip.MustParseAddrPort("127.0.0.1:46488"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:8080"),
 		Inode:  41276, Mark: 42, Cookie: 0x12, CgroupID: 1, RecvQueue: 5,
@@ -77,25 +81,25 @@ var captured = map[string]Socket{
 	"established":      established,
 	"established-info": withInfo(soon(established, 8*ms), establishedInfo),
 	"established-ipv6": {
-		Family: IPv6, State: Established, Fields: connFields,
+		Protocol: TCP, Family: IPv6, State: Established, Options: v6ConnOptions, Fields: connFields,
 		Local:  netip.MustParseAddrPort("[::1]:45202"),
 		Remote: netip.MustParseAddrPort("[::1]:8081"),
 		Inode:  41291, Cookie: 0x14, CgroupID: 1,
 	},
 	"mapped": withInfo(Socket{
-		Family: IPv6, State: Established, Fields: connFields,
+		Protocol: TCP, Family: IPv6, State: Established, Options: v6ConnOptions, Fields: connFields,
 		Local:  netip.MustParseAddrPort("127.0.0.1:8081"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:38640"),
 		Inode:  41294, Cookie: 0x16, CgroupID: 1,
 	}, mappedInfo),
 	"listen-ipv6": {
-		Family: IPv6, State: Listen, Fields: connFields | FieldV6Only,
+		Protocol: TCP, Family: IPv6, State: Listen, Options: v6ConnOptions, Fields: connFields | FieldV6Only,
 		Local:  netip.MustParseAddrPort("[::]:8081"),
 		Remote: netip.MustParseAddrPort("[::]:0"),
 		Inode:  41290, Cookie: 0x13, CgroupID: 1, Backlog: 7,
 	},
 	"listen-queue": withInfo(Socket{
-		Family: IPv4, State: Listen, Fields: connFields,
+		Protocol: TCP, Family: IPv4, State: Listen, Options: connOptions, Fields: connFields,
 		Local:  netip.MustParseAddrPort("127.0.0.1:8082"),
 		Remote: netip.MustParseAddrPort("0.0.0.0:0"),
 		Inode:  41307, Cookie: 0x17, CgroupID: 1, AcceptQueue: 2, Backlog: 2,
@@ -104,37 +108,37 @@ var captured = map[string]Socket{
 		PacingRate: 1<<64 - 1, MaxPacingRate: 1<<64 - 1,
 	}),
 	"unaccepted": {
-		Family: IPv4, State: Established, Fields: connFields,
+		Protocol: TCP, Family: IPv4, State: Established, Options: connOptions, Fields: connFields,
 		Local:  netip.MustParseAddrPort("127.0.0.1:8082"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:39170"),
 		Cookie: 0x1c, CgroupID: 1,
 	},
 	"close-wait": {
-		Family: IPv4, State: CloseWait, Fields: connFields, Shutdown: ShutdownReceive,
+		Protocol: TCP, Family: IPv4, State: CloseWait, Options: connOptions, Fields: connFields, Shutdown: ShutdownReceive,
 		Local:  netip.MustParseAddrPort("127.0.0.1:8080"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:46504"),
 		Inode:  41319, Cookie: 0x1e, CgroupID: 1, RecvQueue: 1,
 	},
 	"fin-wait2": {
-		Family: IPv4, State: FinWait2, Timer: TimerTimeWait, Fields: FieldMark,
+		Protocol: TCP, Family: IPv4, State: FinWait2, Timer: TimerTimeWait, Fields: FieldMark,
 		Local:  netip.MustParseAddrPort("127.0.0.1:46504"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:8080"),
 		Cookie: 0x1d, Expires: 59952 * ms,
 	},
 	"time-wait": {
-		Family: IPv4, State: TimeWait, Timer: TimerTimeWait, Fields: FieldMark,
+		Protocol: TCP, Family: IPv4, State: TimeWait, Timer: TimerTimeWait, Fields: FieldMark,
 		Local:  netip.MustParseAddrPort("127.0.0.1:46504"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:8080"),
 		Cookie: 0x1d, Expires: 59948 * ms,
 	},
 	"syn-sent": {
-		Family: IPv4, State: SynSent, Timer: TimerOn, Retransmits: 1, Fields: connFields,
+		Protocol: TCP, Family: IPv4, State: SynSent, Timer: TimerOn, Retransmits: 1, Options: connOptions, Fields: connFields,
 		Local:  netip.MustParseAddrPort("192.0.2.1:42354"),
 		Remote: netip.MustParseAddrPort("192.0.2.9:9"),
 		Inode:  41332, Cookie: 0x1f, CgroupID: 1, SendQueue: 1, Expires: 816 * ms,
 	},
 	"syn-recv": {
-		Family: IPv4, State: SynRecv, Timer: TimerOn, Fields: FieldMark,
+		Protocol: TCP, Family: IPv4, State: SynRecv, Timer: TimerOn, Fields: FieldMark,
 		Local:  netip.MustParseAddrPort("127.0.0.1:7070"),
 		Remote: netip.MustParseAddrPort("127.0.0.1:49860"),
 		Cookie: 0x21, Expires: 524 * ms,
@@ -169,17 +173,22 @@ func TestDecodeCaptured(t *testing.T) {
 
 var sink Socket
 
-// TestDecodeUnknownAttributes reads a row with every extension asked for, of
-// which this package knows the fewest.
-func TestDecodeUnknownAttributes(t *testing.T) {
+// TestDecodeExtensions reads a row with every extension asked for.
+func TestDecodeExtensions(t *testing.T) {
 	got, err := decodeSocket(capture(t, "established-all-extensions"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	info := establishedInfo
 	info.LastDataSent, info.LastDataRecv, info.LastAckRecv = 112*ms, 112*ms, 112*ms
-	if want := withInfo(soon(established, 12*ms), info); got != want {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+	want := withInfo(soon(established, 12*ms), info).WithDetails(Details{
+		Congestion: "bbr",
+		BBR:        BBRInfo{Bandwidth: 282624000000 / 8, MinRTT: us, PacingGain: 739, WindowGain: 739},
+	})
+	want.Fields |= FieldMemory | FieldTOS | FieldClassID
+	want.Memory = Memory{RcvAlloc: 837, RcvBuf: 131072, SndBuf: 3939840, FwdAlloc: 3259}
+	if got != want {
+		t.Errorf("got  %+v\nwant %+v\n     %+v\nwant %+v", got, want, got.Details(), want.Details())
 	}
 }
 
@@ -267,6 +276,19 @@ func TestRequest(t *testing.T) {
 	copy(want[48:], bytes.Repeat([]byte{0xff}, 8))
 	if m.Type != 20 || !bytes.Equal(m.Data, want) {
 		t.Errorf("type %d\n%x, want\n%x", m.Type, m.Data, want)
+	}
+	m = Query{Protocol: MPTCP, Info: true, Memory: true, Congestion: true, TOS: true}.request(IPv4)
+	copy(want, []byte{2, 0, 0x7e, 0}) // every extension but MEMINFO and SHUTDOWN
+	binary.NativeEndian.PutUint32(want[4:], 0x1ffe)
+	copy(want[8:], []byte{0, 0, 0, 0})
+	want = binary.NativeEndian.AppendUint16(want, 8)
+	want = binary.NativeEndian.AppendUint16(want, 3) // INET_DIAG_REQ_PROTOCOL
+	want = binary.NativeEndian.AppendUint32(want, 262)
+	if !bytes.Equal(m.Data, want) {
+		t.Errorf("MPTCP\n%x, want\n%x", m.Data, want)
+	}
+	if m = (Query{Protocol: UDPLite}).request(IPv4); m.Data[1] != 136 || len(m.Data) != requestLen {
+		t.Errorf("UDPLite\n%x", m.Data)
 	}
 	all := Query{}.request(IPv4).Data
 	if got := binary.NativeEndian.Uint32(all[4:]); got != 0x1ffe {

@@ -130,6 +130,34 @@ func (a Attr) U64(f *Fault) uint64 {
 	return binary.BigEndian.Uint64(a.Value)
 }
 
+// HostU16 reads the value as 16 bits in the host's byte order.
+func (a Attr) HostU16(f *Fault) uint16 {
+	if len(a.Value) < 2 {
+		f.short(a, 2)
+		return 0
+	}
+	return binary.NativeEndian.Uint16(a.Value)
+}
+
+// HostU32 reads the value as 32 bits in the host's byte order (sock_diag and
+// route attributes).
+func (a Attr) HostU32(f *Fault) uint32 {
+	if len(a.Value) < 4 {
+		f.short(a, 4)
+		return 0
+	}
+	return binary.NativeEndian.Uint32(a.Value)
+}
+
+// HostU64 reads the value as 64 bits in the host's byte order.
+func (a Attr) HostU64(f *Fault) uint64 {
+	if len(a.Value) < 8 {
+		f.short(a, 8)
+		return 0
+	}
+	return binary.NativeEndian.Uint64(a.Value)
+}
+
 // Attrs walks a run of attributes in place, and keeps the first fault:
 //
 //	for a := nfnl.Walk(b); a.Next(); {
@@ -179,24 +207,14 @@ func (a *Attrs) U32() uint32 { return a.Attr.U32(&a.fault) }
 // U64 reads the value as 64 bits in network byte order.
 func (a *Attrs) U64() uint64 { return a.Attr.U64(&a.fault) }
 
-// HostU32 reads the value as 32 bits in the host's byte order (sock_diag and
-// route attributes).
-func (a *Attrs) HostU32() uint32 {
-	if len(a.Value) < 4 {
-		a.fault.short(a.Attr, 4)
-		return 0
-	}
-	return binary.NativeEndian.Uint32(a.Value)
-}
+// HostU16 reads the value as 16 bits in the host's byte order.
+func (a *Attrs) HostU16() uint16 { return a.Attr.HostU16(&a.fault) }
+
+// HostU32 reads the value as 32 bits in the host's byte order.
+func (a *Attrs) HostU32() uint32 { return a.Attr.HostU32(&a.fault) }
 
 // HostU64 reads the value as 64 bits in the host's byte order.
-func (a *Attrs) HostU64() uint64 {
-	if len(a.Value) < 8 {
-		a.fault.short(a.Attr, 8)
-		return 0
-	}
-	return binary.NativeEndian.Uint64(a.Value)
-}
+func (a *Attrs) HostU64() uint64 { return a.Attr.HostU64(&a.fault) }
 
 // String reads the value as a string, ending at the first NUL.
 func (a *Attrs) String() string { return cString(a.Value) }
