@@ -90,29 +90,33 @@ func (b block) not() block {
 	return block{code: append(b.code, jump(2*opLen)...)}
 }
 
-// all holds where every block holds. Blocks for which there is no room are left
-// out: the kernel selects more then.
-func all(blocks []block) block {
+// all holds where every block holds. Blocks that do not fit are left out: the
+// kernel selects more then.
+func all(blocks []block) (b block, fits bool) {
 	var codes [][]byte
 	size := 0
+	fits = true
 	for _, b := range blocks {
 		switch {
 		case b.verdict == never:
-			return b
-		case b.verdict == maybe && size+len(b.code) <= maxBytecode:
+			return b, true
+		case b.verdict == always:
+		case size+len(b.code) > maxBytecode:
+			fits = false
+		default:
 			codes = append(codes, b.code)
 			size += len(b.code)
 		}
 	}
 	if size == 0 {
-		return known(true)
+		return known(true), fits
 	}
 	code := make([]byte, 0, size)
 	for _, c := range codes {
 		relocate(c, size-len(code)-len(c))
 		code = append(code, c...)
 	}
-	return block{code: code}
+	return block{code: code}, fits
 }
 
 // relocate makes code that fails jump over n bytes more.
@@ -125,25 +129,24 @@ func relocate(code []byte, n int) {
 	}
 }
 
-// some holds where one of the blocks holds. Without room for all it always
-// does.
-func some(blocks []block) block {
+// some holds where one of the blocks holds; when they do not fit, always.
+func some(blocks []block) (b block, fits bool) {
 	var codes [][]byte
 	size := -opLen
 	for _, b := range blocks {
 		switch b.verdict {
 		case always:
-			return b
+			return b, true
 		case maybe:
 			codes = append(codes, b.code)
 			size += len(b.code) + opLen
 		}
 	}
 	if len(codes) == 0 {
-		return block{verdict: never}
+		return known(false), true
 	}
 	if size > maxBytecode {
-		return block{verdict: always}
+		return known(true), false
 	}
 	code := make([]byte, 0, size)
 	for i, c := range codes {
@@ -152,7 +155,7 @@ func some(blocks []block) block {
 			code = append(code, jump(size-len(code))...)
 		}
 	}
-	return block{code: code}
+	return block{code: code}, true
 }
 
 // portBlock compares a port.

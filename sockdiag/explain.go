@@ -39,7 +39,8 @@ type DumpPlan struct {
 	used optional // of its operations
 }
 
-// Remainder is a condition that the kernel does not check.
+// Remainder is a condition that the kernel does not check; then nor does it
+// check what is joined to that by or.
 type Remainder struct {
 	// Filter is the condition.
 	Filter Filter
@@ -122,7 +123,7 @@ func (d DumpPlan) String() string {
 	if d.Empty {
 		return "not asked, nothing there can match"
 	}
-	s := "states " + d.States.String()
+	s := string(appendStates(nil, d.States))
 	if d.LocalPort != 0 {
 		s += fmt.Sprintf(", local port %d", d.LocalPort)
 	}
@@ -150,7 +151,7 @@ func disassemble(code []byte) string {
 			target = "skip"
 		}
 		if o[0] == opJump {
-			fmt.Fprintf(&b, "%6d  %s\n", at, target)
+			fmt.Fprintf(&b, "%6d  go to %s\n", at, target)
 			continue
 		}
 		fmt.Fprintf(&b, "%6d  %s, else %s\n", at, operation(o), target)

@@ -206,10 +206,15 @@ func (c *compiler) compile(f Filter, want bool) block {
 		for _, m := range f.appendList(nil, e.kind) {
 			blocks = append(blocks, c.compile(m, want))
 		}
+		combine := some
 		if (e.kind == kindAnd) == want {
-			return all(blocks)
+			combine = all
 		}
-		return some(blocks)
+		b, fits := combine(blocks)
+		if !fits {
+			c.leave(f, "it is longer than bytecode can be")
+		}
+		return b
 	}
 	return c.condition(f, &e, want)
 }
@@ -300,9 +305,11 @@ func (c *compiler) optional(f Filter, code uint8, arg []byte, want bool) block {
 // accepted connections as well, on a port that the kernel chooses. Only the
 // port is known to Match, so its opposite is the port's.
 func autobound(want bool) block {
-	low, high := portBlock(false, GreaterOrEqual, firstEphemeral), portBlock(false, LessOrEqual, lastEphemeral)
-	if want {
-		return all([]block{op(opAuto, nil), low, high})
+	low, high := portOp(opLocalGE, firstEphemeral), portOp(opLocalLE, lastEphemeral)
+	both, _ := all([]block{low, high})
+	if !want {
+		return both.not()
 	}
-	return some([]block{portBlock(false, Less, firstEphemeral), portBlock(false, Greater, lastEphemeral)})
+	auto, _ := all([]block{op(opAuto, nil), both})
+	return auto
 }
