@@ -241,7 +241,7 @@ func (c *compiler) condition(f Filter, e *expr, want bool) block {
 	case kindCgroup:
 		return c.optional(f, opCgroup, binary.NativeEndian.AppendUint64(nil, e.n), want)
 	case kindAutobound:
-		return autobound(want)
+		return c.autobound(want)
 	}
 	return c.leave(f, "the kernel has no operation for it")
 }
@@ -304,7 +304,10 @@ func (c *compiler) optional(f Filter, code uint8, arg []byte, want bool) block {
 // autobound asks for what bind(2) left open (SOCK_BINDPORT_LOCK), which is so of
 // accepted connections as well, on a port that the kernel chooses. Only the
 // port is known to Match, so its opposite is the port's.
-func autobound(want bool) block {
+func (c *compiler) autobound(want bool) block {
+	if port := c.plan.LocalPort; port != 0 && (port < firstEphemeral || port > lastEphemeral) {
+		return known(!want)
+	}
 	low, high := portOp(opLocalGE, firstEphemeral), portOp(opLocalLE, lastEphemeral)
 	both, _ := all([]block{low, high})
 	if !want {
