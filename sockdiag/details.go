@@ -59,7 +59,7 @@ type Details struct {
 // BBRInfo is struct tcp_bbr_info.
 type BBRInfo struct {
 	Bandwidth              uint64        // bytes per second
-	MinRTT                 time.Duration // microseconds
+	MinRTT                 time.Duration // microseconds; 0 before the first
 	PacingGain, WindowGain uint32        // 256 is 1
 }
 
@@ -75,7 +75,7 @@ type DCTCPInfo struct {
 type VegasInfo struct {
 	Enabled     bool
 	RTTCount    uint32
-	RTT, MinRTT time.Duration // microseconds
+	RTT, MinRTT time.Duration // microseconds; 0 before the first
 }
 
 // TLSInfo is the kernel's part in TLS (TLS_INFO_*).
@@ -89,6 +89,8 @@ type TLSInfo struct {
 
 // SubflowInfo is a TCP connection's part in one of MPTCP (MPTCP_SUBFLOW_ATTR_*).
 type SubflowInfo struct {
+	// LocalToken and RemoteToken name the MPTCP connection at each end. The
+	// remote one is 0 but in subflows that joined it later (MP_JOIN).
 	RemoteToken, LocalToken uint32
 	Flags                   uint32 // MPTCP_SUBFLOW_FLAG_*
 	RemoteID, LocalID       uint8  // address IDs

@@ -6,6 +6,8 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -35,4 +37,42 @@ func Example() {
 	}
 	// Output:
 	// IPv4 LISTEN waiting: 0 overflown: false
+}
+
+// How many connections wait for the server behind a UNIX socket?
+func ExampleConn_Unix() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("unix", path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	c, err := sockdiag.Dial(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	q := sockdiag.UnixQuery{States: sockdiag.States(sockdiag.Listen)}
+	for s, err := range c.Unix(context.Background(), q) {
+		if err != nil {
+			log.Print(err)
+			break
+		}
+		if s.Path == path {
+			fmt.Println(s.Type, s.State, "waiting:", s.AcceptQueue, "clients:", len(s.Pending()))
+		}
+	}
+	// Output:
+	// stream LISTEN waiting: 1 clients: 1
 }

@@ -60,16 +60,16 @@ func newScene(t *testing.T) *lab.Host {
 	s.check(client.Do(func() error {
 		return sendSYN(netip.AddrPortFrom(silent, 4321), netip.AddrPortFrom(server.Addr4(), portFlood))
 	}))
-	s.await()
+	s.await(map[State]int{FinWait2: 2, CloseWait: 2, TimeWait: 1, SynSent: 1, SynRecv: 1})
 	return server
 }
 
-// await returns when what was sent has arrived.
-func (s *scene) await() {
+// await returns when what was sent has arrived: beside listeners and
+// established connections there is what is wanted.
+func (s *scene) await(want map[State]int) {
 	s.t.Helper()
 	c := dialHost(s.t, s.h)
-	want := map[State]int{FinWait2: 2, CloseWait: 2, TimeWait: 1, SynSent: 1, SynRecv: 1}
-	q := Query{States: States(FinWait1, FinWait2, CloseWait, TimeWait, SynSent, SynRecv)}
+	q := Query{States: Connected &^ States(Established)}
 	got := make(map[State]int)
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		clear(got)
@@ -164,7 +164,12 @@ func (s *scene) closing() {
 func (s *scene) full() {
 	client, server := s.pair(portFull, loopback4, "tcp4")
 	s.check(server.SetReadBuffer(4096))
-	raw, err := client.SyscallConn()
+	s.fill(client)
+}
+
+// fill writes until the buffers are full.
+func (s *scene) fill(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
 	s.check(err)
 	s.check(raw.Control(func(fd uintptr) {
 		for block := make([]byte, 64<<10); err == nil; {
@@ -173,15 +178,18 @@ func (s *scene) full() {
 	}))
 }
 
-func setsockopt(t *testing.T, c *net.TCPConn, name, value int) {
+func setsockopt(t *testing.T, c syscall.Conn, name, value int) {
+	t.Helper()
+	control(t, c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, name, value) })
+}
+
+// control calls fn with the socket of c.
+func control(t *testing.T, c syscall.Conn, fn func(fd int) error) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err == nil {
-		err = raw.Control(func(fd uintptr) {
-			if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, name, value); err != nil {
-				t.Errorf("setsockopt %d: %v", name, err)
-			}
-		})
+		cerr := raw.Control(func(fd uintptr) { err = fn(int(fd)) })
+		err = errors.Join(cerr, err)
 	}
 	if err != nil {
 		t.Fatal(err)

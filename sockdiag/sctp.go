@@ -21,9 +21,7 @@ func (s *Socket) sctp() {
 		s.RecvQueue, s.SendQueue = 0, 0
 		return
 	}
-	if s.State != Listen { // never an association's
-		s.State = associationState(s.State)
-	}
+	s.State = associationState(s.State)
 	if s.Timer != TimerOff {
 		s.Timer = TimerOn
 	}

@@ -10,7 +10,7 @@ import (
 // Family is the address family of a socket (AF_*).
 type Family uint8
 
-// The families of TCP sockets.
+// The families of the Internet's sockets.
 const (
 	IPv4 Family = 2  // AF_INET
 	IPv6 Family = 10 // AF_INET6
@@ -175,8 +175,9 @@ type Socket struct {
 	CgroupID uint64
 
 	// RecvQueue is how many received bytes the process has not read, and
-	// SendQueue how many written bytes the peer has not acknowledged. Both
-	// are 0 in Listen.
+	// SendQueue how many written bytes the peer has not acknowledged; but of
+	// UDP, UDPLite, Raw and MPTCP the memory they take, with the kernel's
+	// overhead. Both are 0 in Listen.
 	RecvQueue, SendQueue uint32
 	// AcceptQueue is how many connections wait for accept(2), and Backlog
 	// how many may (the argument of listen(2), bounded by

@@ -48,7 +48,7 @@ func parseSS(line string) (r ssRow, err error) {
 	for _, word := range f[5:] {
 		if m := ssKey.FindStringSubmatch(word); m != nil {
 			r.values[m[1]] = m[2]
-		} else {
+		} else if _, ok := r.values[word]; !ok { // "bbr bbr:(…)"
 			r.values[word] = ""
 		}
 	}
@@ -119,6 +119,7 @@ func (r *ssRow) compare(t *testing.T, s Socket, elapsed time.Duration) {
 	want := r.Socket
 	want.Options, want.Interface, want.Mark, want.CgroupID, want.Fields = s.Options, s.Interface, s.Mark, s.CgroupID, s.Fields
 	want.Shutdown, want.V6Only, want.Expires, want.Info = s.Shutdown, s.V6Only, s.Expires, s.Info
+	want.TOS, want.TClass, want.ClassID, want.Memory, want.details = s.TOS, s.TClass, s.ClassID, s.Memory, s.details
 	if !r.hasTimer {
 		want.Expires = 0
 	}
@@ -131,6 +132,51 @@ func (r *ssRow) compare(t *testing.T, s Socket, elapsed time.Duration) {
 	if s.Has(FieldInfo) && s.State != Listen {
 		r.compareInfo(t, &s)
 	}
+	for key, c := range asSS(&s) {
+		if v, ok := r.values[key]; ok != c.shown || ok && v != c.value {
+			t.Errorf("%v %v: %s %+v, ss %q", s.State, s.Local, key, c, v)
+		}
+	}
+}
+
+// shown is a value as ss shows it, if it does.
+type shown struct {
+	value string
+	shown bool
+}
+
+// asSS writes what ss -m, -i and --tos show under one name.
+func asSS(s *Socket) map[string]shown {
+	m, d := s.Memory, s.Details()
+	values := map[string]shown{
+		"tos": {fmt.Sprintf("%#x", s.TOS), s.Has(FieldTOS)}, "tclass": {fmt.Sprintf("%#x", s.TClass), s.Has(FieldTClass)},
+		"class_id": {fmt.Sprintf("%#x", s.ClassID), s.Has(FieldClassID)},
+		"skmem": {fmt.Sprintf("(r%d,rb%d,t%d,tb%d,f%d,w%d,o%d,bl%d,d%d)", m.RcvAlloc, m.RcvBuf, m.SndAlloc, m.SndBuf,
+			m.FwdAlloc, m.SndQueued, m.OptMem, m.RcvBacklog, m.Drops), s.Has(FieldMemory)},
+	}
+	if d.BBR != (BBRInfo{}) {
+		values["bbr"] = shown{bbrAsSS(d.BBR), true}
+	}
+	for key, v := range values { // C's %#x of 0 is 0
+		if v.value == "0x0" {
+			values[key] = shown{"0", v.shown}
+		}
+	}
+	if d.Congestion != "" && d.BBR == (BBRInfo{}) { // else the name and the view have one key
+		values[d.Congestion] = shown{"", true}
+	}
+	return values
+}
+
+func bbrAsSS(i BBRInfo) string {
+	s := fmt.Sprintf("(bw:%dbps,mrtt:%.6g", i.Bandwidth*8, i.MinRTT.Seconds()*1000)
+	if i.PacingGain != 0 {
+		s += fmt.Sprintf(",pacing_gain:%.6g", float64(i.PacingGain)/256)
+	}
+	if i.WindowGain != 0 {
+		s += fmt.Sprintf(",cwnd_gain:%.6g", float64(i.WindowGain)/256)
+	}
+	return s + ")"
 }
 
 // compareInfo checks the fields of tcp_info that ss shows under a name of

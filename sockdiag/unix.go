@@ -52,7 +52,7 @@ const (
 	UnixFieldQueues                          // RecvQueue, SendQueue, AcceptQueue, Backlog
 	UnixFieldMemory                          // Memory, when UnixQuery.Memory asked for it
 	UnixFieldShutdown                        // Shutdown, from Linux 3.8
-	UnixFieldUID                             // UID, from Linux 5.3
+	UnixFieldUID                             // UID, from Linux 5.2
 )
 
 // UnixFile is the file a UNIX socket is bound to: its inode, of which the
@@ -102,8 +102,9 @@ type UnixSocket struct {
 	// datagram socket those of the next datagram alone; and SendQueue how much
 	// memory, in bytes, holds what the peer has not read. Both are 0 in Listen.
 	RecvQueue, SendQueue uint32
-	// AcceptQueue is how many connections wait for accept(2), and Backlog how
-	// many may, less one. Both are 0 but in Listen.
+	// AcceptQueue is how many connections wait for accept(2), and Backlog the
+	// argument of listen(2), bounded by net.core.somaxconn; the kernel lets one
+	// more wait. Both are 0 but in Listen.
 	AcceptQueue, Backlog uint32
 	// Memory is what the socket's buffers hold. Present with UnixFieldMemory.
 	Memory Memory

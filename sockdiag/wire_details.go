@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
@@ -69,15 +70,23 @@ func fixed(a nfnl.Attr, n int) ([]byte, error) {
 
 func hostU32(b []byte, at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
 
-func hostMicros(b []byte, at int) time.Duration {
-	return time.Duration(hostU32(b, at)) * time.Microsecond
+// noVegasRTT stands for no sample yet (tcp_vegas_enable).
+const noVegasRTT = math.MaxInt32
+
+// sample reads microseconds, 0 when they are none.
+func sample(b []byte, at int, none uint32) time.Duration {
+	n := hostU32(b, at)
+	if n == none {
+		return 0
+	}
+	return time.Duration(n) * time.Microsecond
 }
 
 func (i *BBRInfo) decode(a nfnl.Attr) error {
 	b, err := fixed(a, 20)
 	if err == nil {
 		*i = BBRInfo{
-			Bandwidth: uint64(hostU32(b, 0)) | uint64(hostU32(b, 4))<<32, MinRTT: hostMicros(b, 8),
+			Bandwidth: uint64(hostU32(b, 0)) | uint64(hostU32(b, 4))<<32, MinRTT: sample(b, 8, math.MaxUint32),
 			PacingGain: hostU32(b, 12), WindowGain: hostU32(b, 16),
 		}
 	}
@@ -100,7 +109,7 @@ func (i *VegasInfo) decode(a nfnl.Attr) error {
 	if err == nil {
 		*i = VegasInfo{
 			Enabled: hostU32(b, 0) != 0, RTTCount: hostU32(b, 4),
-			RTT: hostMicros(b, 8), MinRTT: hostMicros(b, 12),
+			RTT: sample(b, 8, noVegasRTT), MinRTT: sample(b, 12, noVegasRTT),
 		}
 	}
 	return err

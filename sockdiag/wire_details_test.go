@@ -3,11 +3,15 @@ package sockdiag
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
+	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
 )
 
 // number fills every field of a struct with a value of its own.
@@ -65,6 +69,104 @@ func TestDetailsLayout(t *testing.T) {
 	}
 }
 
+// TestDecodeCapturedOthers reads rows of other protocols. The texts above each
+// row in testdata say what ss made of the same socket.
+func TestDecodeCapturedOthers(t *testing.T) {
+	for name, want := range map[string]Socket{
+		"udp": {
+			Protocol: UDP, Family: IPv4, State: Close, Fields: connFields | FieldMemory,
+			Options: OptionMulticastLoop | OptionMulticastAll,
+			Local:   netip.MustParseAddrPort("127.0.0.1:8200"), Remote: netip.MustParseAddrPort("0.0.0.0:0"),
+			Inode: 2152905, Cookie: 0xa59e0, CgroupID: 1, RecvQueue: 832,
+			Memory: Memory{RcvAlloc: 832, RcvBuf: 212992, SndBuf: 212992, FwdAlloc: 3264},
+		},
+		"mptcp": {
+			Protocol: MPTCP, Family: IPv4, State: Established, Fields: connFields, Options: connOptions,
+			Local: netip.MustParseAddrPort("127.0.0.1:8300"), Remote: netip.MustParseAddrPort("127.0.0.1:34916"),
+			Inode: 2152923, Cookie: 0xa59e4, CgroupID: 1,
+		},
+	} {
+		got := Socket{Protocol: want.Protocol}
+		if err := got.decode(capture(t, name)); err != nil || got != want {
+			t.Errorf("%s: %v\ngot  %+v\nwant %+v", name, err, got, want)
+		}
+	}
+	s, err := decodeSocket(capture(t, "subflow"))
+	want := Details{ULP: "mptcp", MPTCP: SubflowInfo{LocalToken: 0x3da969d2, Flags: 0xc1}}
+	if err != nil || s.Details() != want || s.Inode != 2152923 || s.Info.RTT != 20*us || s.Info.SegsIn != 2 {
+		t.Errorf("subflow: %v, %+v\n%+v, want %+v", err, s, s.Details(), want)
+	}
+}
+
+// TestDetailsNumbers has the numbers of linux/inet_diag.h, linux/tls.h and
+// linux/mptcp.h, not those of this package.
+func TestDetailsNumbers(t *testing.T) {
+	r := nfnl.NewBuilder(0, 0)
+	r.Bytes(3, native(cVegas{RTTCnt: 30}))     // INET_DIAG_VEGASINFO
+	r.String(4, "dctcp")                       // INET_DIAG_CONG
+	r.Bytes(9, native(cDCTCP{Alpha: 90}))      // INET_DIAG_DCTCPINFO
+	r.Bytes(16, native(cBBR{PacingGain: 160})) // INET_DIAG_BBRINFO
+	r.Nested(19, func() {                      // INET_DIAG_ULP_INFO
+		r.String(1, "tls")   // INET_ULP_INFO_NAME
+		r.Nested(2, func() { // INET_ULP_INFO_TLS
+			for typ := range uint16(4) { // TLS_INFO_VERSION, _CIPHER, _TXCONF, _RXCONF
+				hostU16(r, typ+1, 20+typ)
+			}
+			r.Flag(5) // TLS_INFO_ZC_RO_TX
+		})
+		r.Nested(3, func() { // INET_ULP_INFO_MPTCP
+			for typ := range uint16(10) { // MPTCP_SUBFLOW_ATTR_TOKEN_REM … _ID_LOC
+				r.HostU32(typ+1, 30+uint32(typ))
+			}
+		})
+	})
+	s, err := decodeSocket(append(encodeSocket(captured["established-ipv6"]), r.Message().Data...))
+	want := Details{
+		Congestion: "dctcp", Vegas: VegasInfo{RTTCount: 30}, DCTCP: DCTCPInfo{Alpha: 90}, BBR: BBRInfo{PacingGain: 160},
+		ULP: "tls", TLS: TLSInfo{Version: 20, Cipher: 21, SendMode: 22, ReceiveMode: 23},
+		MPTCP: SubflowInfo{RemoteToken: 30, LocalToken: 31, Flags: 37, RemoteID: 38, LocalID: 39},
+	}
+	if bigEndian {
+		want.MPTCP.RemoteID, want.MPTCP.LocalID = 0, 0 // the first of four bytes
+	}
+	if err != nil || s.Details() != want {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, s.Details(), want)
+	}
+}
+
+// TestDetailsSentinels covers the values that are no measurements.
+func TestDetailsSentinels(t *testing.T) {
+	r := nfnl.NewBuilder(0, 0)
+	r.Bytes(attrBBR, native(cBBR{MinRTT: 1<<32 - 1, PacingGain: 256}))
+	r.Bytes(attrVegas, native(cVegas{RTTCnt: 2, RTT: 1<<31 - 1, MinRTT: 1<<31 - 1}))
+	s, err := decodeSocket(append(encodeSocket(captured["established-ipv6"]), r.Message().Data...))
+	want := Details{BBR: BBRInfo{PacingGain: 256}, Vegas: VegasInfo{RTTCount: 2}}
+	if err != nil || s.Details() != want {
+		t.Errorf("%v, %+v; want %+v", err, s.Details(), want)
+	}
+}
+
+// TestSnapshotMixed: rows with TLS, MPTCP and what is to come stand beside
+// others in one answer, and the rows after them have nothing of them.
+func TestSnapshotMixed(t *testing.T) {
+	plain := withInfo(numbered(IPv4, 1), establishedInfo)
+	tls, mptcp, last := plain, plain, plain
+	tls.Cookie, mptcp.Cookie, last.Cookie = 2, 3, 4
+	tls.setDetails(Details{ULP: "tls", TLS: TLSInfo{Version: 0x0304, Cipher: 52, SendMode: 2, ReceiveMode: 3}})
+	mptcp.setDetails(Details{ULP: "mptcp", MPTCP: SubflowInfo{LocalToken: 7, Flags: 1}})
+	c := kernel(t, func(_ Family, seq uint32) [][]byte {
+		future := nfnl.NewBuilder(0, 0)
+		future.Nested(attrULP, func() { future.Nested(9, func() { future.U8(1, 1) }) })
+		future.Bytes(60, []byte{1, 2, 3})
+		unknown := nfnltest.Message(byFamily, nfnl.Multi, seq, append(encodeSocket(plain), future.Message().Data...))
+		return [][]byte{unknown, row(seq, tls), row(seq, mptcp), row(seq, last), done(seq)}
+	})
+	snap, err := c.Snapshot(t.Context(), Query{Family: IPv4, Info: true})
+	if want := []Socket{plain, tls, mptcp, last}; err != nil || !slices.Equal(snap.Sockets, want) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, snap, want)
+	}
+}
+
 // TestMemoryLength reads the list of each kernel: Drops came with Linux 4.7.
 func TestMemoryLength(t *testing.T) {
 	want := fullSocket().Memory
@@ -103,9 +205,7 @@ func TestOptions(t *testing.T) {
 // of the former may be left.
 func TestDecodeInPlace(t *testing.T) {
 	rows := map[string]Socket{"full": fullSocket()}
-	for name, s := range captured {
-		rows[name] = s
-	}
+	maps.Copy(rows, captured)
 	for field := FieldShutdown; field <= FieldAssociation; field <<= 1 {
 		only := fullSocket()
 		only.Fields = field // encodeSocket leaves out the rest

@@ -277,6 +277,19 @@ func TestRequest(t *testing.T) {
 	if m.Type != 20 || !bytes.Equal(m.Data, want) {
 		t.Errorf("type %d\n%x, want\n%x", m.Type, m.Data, want)
 	}
+	m = Query{Protocol: MPTCP, Info: true, Memory: true, Congestion: true, TOS: true}.request(IPv4)
+	copy(want, []byte{2, 0, 0x7e, 0}) // every extension but MEMINFO and SHUTDOWN
+	binary.NativeEndian.PutUint32(want[4:], 0x1ffe)
+	copy(want[8:], []byte{0, 0, 0, 0})
+	want = binary.NativeEndian.AppendUint16(want, 8)
+	want = binary.NativeEndian.AppendUint16(want, 3) // INET_DIAG_REQ_PROTOCOL
+	want = binary.NativeEndian.AppendUint32(want, 262)
+	if !bytes.Equal(m.Data, want) {
+		t.Errorf("MPTCP\n%x, want\n%x", m.Data, want)
+	}
+	if m = (Query{Protocol: UDPLite}).request(IPv4); m.Data[1] != 136 || len(m.Data) != requestLen {
+		t.Errorf("UDPLite\n%x", m.Data)
+	}
 	all := Query{}.request(IPv4).Data
 	if got := binary.NativeEndian.Uint32(all[4:]); got != 0x1ffe {
 		t.Errorf("states of the zero Query: %#x, want 0x1ffe", got)
