@@ -150,7 +150,7 @@ func bitsMatch(a, b []byte, bits int) bool {
 
 // selects is what a request selects: its header and its bytecode.
 func (d *DumpPlan) selects(s *Socket, bound bool) bool {
-	if d.Empty || s.Family != d.Family || !shown(d.States).Has(s.State) ||
+	if d.Empty || s.Family != d.Family || !shownStates(d.States).Has(s.State) ||
 		d.LocalPort != 0 && d.LocalPort != s.Local.Port() || d.RemotePort != 0 && d.RemotePort != s.Remote.Port() {
 		return false
 	}

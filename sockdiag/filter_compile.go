@@ -23,7 +23,7 @@ type ports struct{ lo, hi uint16 }
 
 var (
 	allPorts  = ports{0, 1<<16 - 1}
-	unbounded = bounds{shown(allStates), allPorts, allPorts}
+	unbounded = bounds{shownStates(allStates), allPorts, allPorts}
 )
 
 // only returns the one port of a range; 0, which a request takes as any, when
@@ -62,7 +62,7 @@ func (e *expr) bounds(want bool) bounds {
 	b := unbounded
 	switch e.kind {
 	case kindState:
-		set := shown(StateSet(e.n))
+		set := shownStates(StateSet(e.n))
 		if !want {
 			set = unbounded.states &^ set
 		}
@@ -224,7 +224,7 @@ func (c *compiler) compile(f Filter, want bool) block {
 func (c *compiler) condition(f Filter, e *expr, want bool) block {
 	switch e.kind {
 	case kindState:
-		return c.state(f, shown(StateSet(e.n)), want)
+		return c.state(f, shownStates(StateSet(e.n)), want)
 	case kindFamily:
 		return known((uint64(c.plan.Family) == e.n) == want)
 	case kindPort:
@@ -264,7 +264,7 @@ func (c *compiler) leave(f Filter, why string) block {
 
 // state is decided by the mask of states alone.
 func (c *compiler) state(f Filter, set StateSet, want bool) block {
-	rows := shown(c.plan.States)
+	rows := shownStates(c.plan.States)
 	if !want {
 		set = ^set
 	}

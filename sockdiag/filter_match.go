@@ -29,7 +29,7 @@ func (f Filter) is(s *Socket, want bool) bool {
 func (e *expr) holds(s *Socket) (holds, known bool) {
 	switch e.kind {
 	case kindState:
-		return shown(StateSet(e.n)).Has(s.State), true
+		return shownStates(StateSet(e.n)).Has(s.State), true
 	case kindFamily:
 		return uint64(s.Family) == e.n, true
 	case kindPort:
@@ -90,8 +90,8 @@ func (e *expr) contains(s *Socket) bool {
 	return s.Family == IPv6 && a.IsValid() && e.prefix.Contains(netip.AddrFrom16(a.As16()))
 }
 
-// shown returns the states that rows of sockets in one of set's show.
-func shown(set StateSet) StateSet {
+// shownStates returns the states that rows of sockets in one of set's show.
+func shownStates(set StateSet) StateSet {
 	if set.Has(NewSynRecv) {
 		set |= 1 << SynRecv
 	}
