@@ -216,15 +216,15 @@ func (p *parser) portCondition(remote bool) Filter {
 	if t.text == "" || t.sign() != "" {
 		return p.fail(t, "a port is missing", ":443, 443, :https")
 	}
-	port, any := p.port(t, strings.TrimPrefix(t.text, ":"))
+	port, one := p.port(t, strings.TrimPrefix(t.text, ":"))
 	p.advance()
-	if any && c == Equal {
-		return Filter{}
-	}
-	if any {
+	switch {
+	case one:
+		return portFilter(remote, c, port)
+	case c != Equal:
 		return p.fail(t, "any port is compared with = alone", "")
 	}
-	return portFilter(remote, c, port)
+	return Filter{}
 }
 
 // states reads "state NAME" and "exclude NAME" as often as they follow each

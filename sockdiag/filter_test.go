@@ -188,7 +188,7 @@ func TestParseFilterErrors(t *testing.T) {
 // TestFilterString writes what ss takes.
 func TestFilterString(t *testing.T) {
 	for want, f := range map[string]Filter{
-		"":            Filter{},
+		"":            {},
 		"exclude all": Or(),
 		"state established sport = :22 and dport > :1": And(InState(States(Established)), LocalPort(Equal, 22), RemotePort(Greater, 1)),
 		"state closed state listening":                 InState(States(Listen, Close)),
@@ -216,6 +216,7 @@ func TestFilterString(t *testing.T) {
 // TestFilterIdentities: filters are equal when they are written the same.
 func TestFilterIdentities(t *testing.T) {
 	a, b, c := OfUser(1), OfUser(2), OfUser(3)
+	q, same := Query{Filter: And(a, b)}, Query{Filter: And(OfUser(1), OfUser(2))}
 	for name, ok := range map[string]bool{
 		"and is flat":        And(And(a, b), c) == And(a, And(b, c)) && And(a, b, c) == And(a, And(b, c)),
 		"or is flat":         Or(Or(a, b), c) == Or(a, Or(b, c)),
@@ -225,7 +226,7 @@ func TestFilterIdentities(t *testing.T) {
 		"nothing":            Or() == Not(Filter{}) && Not(Not(a)) == a,
 		"host bits":          Local(prefix("10.1.2.3/8")) == Local(prefix("10.0.0.0/8")),
 		"invalid":            Local(netip.Prefix{}) == Or() && LocalPort(6, 1) == Or() && OfFamily(1) == Or(),
-		"queries compare":    Query{Filter: And(a, b)} == Query{Filter: And(a, b)},
+		"queries compare":    q == same,
 		"comparison strings": GreaterOrEqual.String() == ">=" && Comparison(6).String() == "Comparison(6)",
 	} {
 		if !ok {
@@ -282,12 +283,12 @@ func TestFilterMatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := ""
+		var got strings.Builder
 		for i := range rows {
-			got += map[bool]string{true: "1", false: "0"}[f.Match(&rows[i])]
+			got.WriteString(map[bool]string{true: "1", false: "0"}[f.Match(&rows[i])])
 		}
-		if got != want {
-			t.Errorf("%q: %s, want %s", text, got, want)
+		if got.String() != want {
+			t.Errorf("%q: %s, want %s", text, got.String(), want)
 		}
 	}
 	inactive := InState(States(BoundInactive))

@@ -70,19 +70,19 @@ func parseNumber(text string, bitSize int) (uint64, bool) {
 	return n, err == nil
 }
 
-// port reads a port's number or name; any is * or nothing.
-func (p *parser) port(t token, text string) (port uint16, any bool) {
+// port reads the number or name of one port; * or nothing is any.
+func (p *parser) port(t token, text string) (port uint16, one bool) {
 	if text == "" || text == "*" {
-		return 0, true
+		return 0, false
 	}
 	if n, ok := parseNumber(text, 16); ok {
-		return uint16(n), false
+		return uint16(n), true
 	}
 	port, err := p.names.service(text)
 	if err != nil {
 		p.failed(t, "no port", "0 to 65535, or a service", err)
 	}
-	return port, false
+	return port, true
 }
 
 // device reads the name or index of an interface.
@@ -161,7 +161,7 @@ func (p *parser) host(t token, remote bool) Filter {
 	if prefix.IsValid() {
 		f = And(f, prefixFilter(remote, prefix))
 	}
-	if n, any := p.port(t, port); !any {
+	if n, one := p.port(t, port); one {
 		f = And(f, portFilter(remote, Equal, n))
 	}
 	return f
