@@ -160,6 +160,9 @@ func TestFilterHeader(t *testing.T) {
 		"dst [2001:db8::]/32":                           {Family: IPv4, States: allStates, Empty: true},
 		"src inet6:* and uid = 7":                       {Family: IPv4, States: allStates, Empty: true},
 		"uid = 7":                                       {Family: IPv4, States: allStates},
+		"not state time-wait":                           {Family: IPv4, States: allStates &^ States(TimeWait)},
+		"sport > :65535":                                {Family: IPv4, Empty: true},
+		"sport < :0 or dport = :1":                      {Family: IPv4, States: allStates, RemotePort: 1},
 		"uid = 7 or sport = 80":                         {Family: IPv4, States: allStates},
 		"state listening and exclude all":               {Family: IPv4, Empty: true},
 		"uid = 7 and not ( dport != :443 )":             {Family: IPv4, States: allStates, RemotePort: 443},
@@ -173,6 +176,13 @@ func TestFilterHeader(t *testing.T) {
 			(got.Empty != want.Empty) {
 			t.Errorf("%q: %+v, want %+v", text, got, want)
 		}
+	}
+	f, err := ParseFilter("sport = :80 and ( sport = :81 or dport = :443 or dport = :444 )")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, _ := (Query{Filter: f}).plan(IPv4, 0); len(d.Bytecode) != 28 {
+		t.Errorf("%v: want the two remote ports in bytecode", d)
 	}
 	q := Query{Filter: Local(prefix("2001:db8::/32"))}
 	if families, err := q.families(); err != nil || !slices.Equal(families, []Family{IPv6}) {
@@ -227,7 +237,7 @@ func TestExplain(t *testing.T) {
     20  S_GE 1024, else skip
 `
 	got := plan.String()
-	if !strings.HasPrefix(got, want) || len(plan.Dumps) != 2 {
+	if !strings.HasPrefix(got, want) || len(plan.Dumps) != 2 || len(plan.Left) != 1 {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	for _, part := range []string{

@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,13 +13,16 @@ import (
 	"github.com/connsleuth/connsleuth/internal/lab"
 )
 
+// portBound is a port the kernel chooses from, given by bind(2).
+const portBound = 40000
+
 // addBound adds what a scene does not have: a client and a listener that
 // bind(2) gave a port the kernel chooses from, and a listener it did not.
 func addBound(t *testing.T, h *lab.Host) {
 	t.Helper()
 	s := &scene{t, h}
 	s.check(h.Do(func() error {
-		for _, port := range []int{40000, 0} {
+		for _, port := range []int{portBound, 0} {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				return err
@@ -169,7 +171,7 @@ func TestFilterInKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range []Filter{f, Not(f)} {
-			if got, want := selectedBoth(t, c, f); !maps.Equal(got, want) {
+			if got, want := selectedBoth(t, c, f); !slices.Equal(got, want) {
 				plan, err := c.Explain(Query{Filter: f})
 				t.Errorf("%v: %d sockets, want %d (%v)\n%v", f, len(got), len(want), err, plan)
 			}
@@ -182,15 +184,30 @@ func TestFilterInKernel(t *testing.T) {
 	}
 }
 
-// selectedBoth returns the sockets that the kernel and those that Match selects,
-// without the ones that bind(2) gave a port the kernel could have chosen: only
-// the kernel knows them.
-func selectedBoth(t *testing.T, c *Conn, f Filter) (kernel, here map[uint64]Socket) {
+// selectedBoth returns the cookies of what the kernel and of what Match selects,
+// without the sockets that bind(2) gave a port the kernel could have chosen: only
+// the kernel knows them. It looks again if they differ: a socket may have
+// changed in between.
+func selectedBoth(t *testing.T, c *Conn, f Filter) (kernel, here []uint64) {
 	t.Helper()
-	all := slices.DeleteFunc(snapshot(t, c, Query{}), func(s Socket) bool { return !f.Match(&s) })
-	selected := snapshot(t, c, Query{Filter: f})
-	bound := func(s Socket) bool { return s.Local.Port() == 40000 }
-	return byCookie(slices.DeleteFunc(selected, bound), true), byCookie(slices.DeleteFunc(all, bound), true)
+	for range 3 {
+		kernel = cookies(snapshot(t, c, Query{Filter: f}), Filter{})
+		here = cookies(snapshot(t, c, Query{}), f)
+		if slices.Equal(kernel, here) {
+			break
+		}
+	}
+	return kernel, here
+}
+
+func cookies(sockets []Socket, f Filter) (sorted []uint64) {
+	for _, s := range sockets {
+		if f.Match(&s) && s.Local.Port() != portBound {
+			sorted = append(sorted, s.Cookie)
+		}
+	}
+	slices.Sort(sorted)
+	return sorted
 }
 
 // moreExpressions is what ss does not have, and what takes a number from the
@@ -222,11 +239,32 @@ func TestFilterBound(t *testing.T) {
 		t.Fatalf("%d sockets, want 2", len(got))
 	}
 	got := snapshot(t, c, Query{Filter: IsAutobound()})
-	if len(got) != 1 || got[0].Local.Port() == 40000 {
+	if len(got) != 1 || got[0].Local.Port() == portBound {
 		t.Errorf("autobound: %v, want the other port alone", got)
 	}
 	if got := snapshot(t, c, Query{Filter: Not(IsAutobound())}); len(got) != 0 {
 		t.Errorf("not autobound: %v, want none", got)
+	}
+}
+
+// TestFilterLong: the kernel takes as much bytecode as there can be.
+func TestFilterLong(t *testing.T) {
+	h := newScene(t)
+	c := dialHost(t, h)
+	hosts := []Filter{Remote(netip.PrefixFrom(loopback4, 32))}
+	for i := range 3200 {
+		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		hosts = append(hosts, Remote(netip.PrefixFrom(a, 32)))
+	}
+	slices.Reverse(hosts)
+	f := Or(hosts...)
+	if d, left := (Query{Filter: f}).plan(IPv4, 0); len(d.Bytecode) != 3201*20-4 || len(left) != 0 {
+		t.Errorf("%d bytes, %d left", len(d.Bytecode), len(left))
+	}
+	for _, f := range []Filter{f, Not(f)} {
+		if got, want := selectedBoth(t, c, f); !slices.Equal(got, want) || len(got) < 5 {
+			t.Errorf("%d sockets, want %d", len(got), len(want))
+		}
 	}
 }
 
@@ -277,7 +315,7 @@ func TestFilterUnprivileged(t *testing.T) {
 		defer c.Close() //nolint:errcheck // nothing under way
 		f := Or(HasMark(42, 0xff), LocalPort(Equal, portQueued))
 		got, want := selectedBoth(t, c, f)
-		if !maps.Equal(got, want) || len(got) == 0 || c.refusedOperations() != optionalMark {
+		if !slices.Equal(got, want) || len(got) == 0 || c.refusedOperations() != optionalMark {
 			t.Errorf("%d sockets, want %d; refused %b", len(got), len(want), c.refusedOperations())
 		}
 		if got, want := selectedBoth(t, c, Or(HasMark(42, 0xff), Not(HasMark(42, 0xff)))); len(got)+len(want) != 0 {

@@ -22,8 +22,9 @@ type Query struct {
 	// LocalPort and RemotePort are the ports to show; 0 is any. The local port
 	// of a raw socket is its RawProtocol.
 	LocalPort, RemotePort uint16
-	// Filter is a further condition. What of it the kernel can check, it does:
-	// see Explain.
+	// Filter is a further condition. What of it the kernel can check, it does,
+	// by bytecode: see Explain. A kernel that does not know an operation is
+	// asked again without it, once in the life of a Conn.
 	Filter Filter
 	// Info asks for struct tcp_info. It is dearer: the row becomes three times
 	// as long, and the kernel takes the lock of every connection it shows.
