@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"fmt"
 	"strings"
 )
 
@@ -47,6 +46,9 @@ func (n Names) ParseFilter(text string) (Filter, error) {
 	if p.err == nil && p.tok.text != "" {
 		p.fail(p.tok, "no condition begins here", conditionWords)
 	}
+	if p.err == nil && f.height() > maxNesting {
+		p.err = &FilterError{Column: 1, Problem: tooDeep}
+	}
 	if p.err != nil {
 		return Filter{}, p.err
 	}
@@ -57,7 +59,27 @@ const (
 	conditionWords = "src, dst, sport, dport, dev, fwmark, cgroup, autobound, state, exclude, " +
 		"uid, inode, cookie, not, ("
 	maxNesting = 1000
+	tooDeep    = "nested more than 1000 deep"
 )
+
+// height is how deep the text of f nests at most. Each change between and and or
+// adds to it, as the text on the left becomes an operand.
+func (f Filter) height() int {
+	if f == (Filter{}) {
+		return 0
+	}
+	e := f.h.Value()
+	inner := 0
+	switch e.kind {
+	case kindNot:
+		inner = e.head.height()
+	case kindAnd, kindOr:
+		for _, m := range f.appendList(nil, e.kind) {
+			inner = max(inner, m.height())
+		}
+	}
+	return inner + 1
+}
 
 // parser reads an expression by recursive descent. After an error the rest of
 // the text is not looked at.
@@ -114,7 +136,7 @@ func join(sign string, members []Filter) Filter {
 // condition reads one condition, its negation or an expression in parentheses.
 func (p *parser) condition() Filter {
 	if p.depth++; p.depth > maxNesting {
-		return p.fail(p.tok, fmt.Sprintf("nested more than %d deep", maxNesting), "")
+		return p.fail(p.tok, tooDeep, "")
 	}
 	defer func() { p.depth-- }()
 	switch t := p.tok; t.sign() {

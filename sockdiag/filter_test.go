@@ -170,7 +170,8 @@ func TestParseFilterErrors(t *testing.T) {
 		"sport 1 or":                 {11, "", "ends too early", "not", nil},
 		"sport 1 or or":              {12, "or", "no condition", "", nil},
 		"not":                        {4, "", "ends too early", "", nil},
-		strings.Repeat("(", 2000):    {1001, "(", "nested", "", nil},
+		strings.Repeat("sport 1 or uid 2 and ", 501) + "uid 1": {1, "", "nested", "", nil},
+		strings.Repeat("(", 2000):                              {1001, "(", "nested", "", nil},
 	} {
 		f, err := fixedNames.ParseFilter(text)
 		var got *FilterError
@@ -184,6 +185,24 @@ func TestParseFilterErrors(t *testing.T) {
 		}
 		if s := err.Error(); !strings.HasPrefix(s, "sockdiag: filter: column ") || !strings.Contains(s, want.Problem) {
 			t.Errorf("%.40q: %s", text, s)
+		}
+	}
+}
+
+// TestFilterDeep: what nests as deep as can be read is written so that it is read
+// again.
+func TestFilterDeep(t *testing.T) {
+	for _, text := range []string{
+		strings.Repeat("sport 1 or uid 2 and ", 499) + "uid 1",
+		strings.Repeat("not ( uid 1 and ", 499) + "uid 2" + strings.Repeat(")", 499),
+		strings.Repeat("(", 999) + "uid 2" + strings.Repeat(")", 999),
+	} {
+		f, err := ParseFilter(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := ParseFilter(f.String()); err != nil || back != f {
+			t.Errorf("%.60q: %v", text, err)
 		}
 	}
 }
