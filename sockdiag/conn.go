@@ -22,6 +22,8 @@ type Config struct {
 type Conn struct {
 	nl   *nfnl.Conn
 	last atomic.Pointer[answered] // the last Snapshot's
+
+	refused atomic.Uint32 // what the kernel does not take in bytecode: optional
 }
 
 // Dial opens a Conn. A nil config is the zero Config.
@@ -70,26 +72,48 @@ func (c *Conn) All(ctx context.Context, q Query) iter.Seq2[Socket, error] {
 	}
 }
 
-// dump streams the sockets of one family. It reports whether to go on.
+// dump streams the sockets of one family. It reports whether to go on. What the
+// kernel does not take of the filter's bytecode, it is asked without.
 func (c *Conn) dump(ctx context.Context, f Family, q Query, yield func(Socket, error) bool) bool {
-	states := q.rowStates()
+	for refused := c.refusedOperations(); ; {
+		plan, _ := q.plan(f, refused)
+		more, err := c.stream(ctx, &plan, q, yield)
+		if err == nil {
+			c.refused.Or(uint32(refused))
+			return more
+		}
+		next, again := refused.without(plan.used, err)
+		if !more || !again {
+			yield(Socket{}, dumpError(q, f, err))
+			return false
+		}
+		refused = next
+	}
+}
+
+func (c *Conn) refusedOperations() optional { return optional(c.refused.Load()) }
+
+// stream yields the answer to one request. With an error, more reports that
+// there was nothing before it.
+func (c *Conn) stream(ctx context.Context, d *DumpPlan, q Query, yield func(Socket, error) bool) (more bool, err error) {
+	states, rows := q.rowStates(), 0
 	s := Socket{Protocol: q.protocol()}
-	for m, err := range c.nl.Dump(ctx, q.request(f)) {
-		if err == nil && foreign(m, f) {
+	for m, err := range c.nl.Dump(ctx, q.requestOf(d)) {
+		if err == nil && foreign(m, d.Family) {
 			continue
 		}
 		if err == nil {
 			err = s.decode(m.Data)
 		}
 		if err != nil {
-			yield(Socket{}, dumpError(q, f, err))
-			return false
+			return rows == 0, err
 		}
+		rows++
 		if q.matches(&s, states) && !yield(s, nil) {
-			return false
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 // foreign reports that m is no row of family f.

@@ -1,13 +1,16 @@
 package sockdiag
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Query selects sockets. The zero Query is every TCP socket of both families
 // that listens or has a peer; with another Protocol it is every socket of it.
 // It is comparable.
 //
-// States, Family and ports are selected by the kernel, before it writes a row;
-// what it answers is checked again.
+// States, Family, ports and most of Filter are selected by the kernel, before it
+// writes a row; what it answers is checked again.
 type Query struct {
 	// Protocol is which sockets to show; 0 is TCP.
 	Protocol Protocol
@@ -19,6 +22,10 @@ type Query struct {
 	// LocalPort and RemotePort are the ports to show; 0 is any. The local port
 	// of a raw socket is its RawProtocol.
 	LocalPort, RemotePort uint16
+	// Filter is a further condition. What of it the kernel can check, it does,
+	// by bytecode: see Explain. A kernel that does not know an operation is
+	// asked again without it, once in the life of a Conn.
+	Filter Filter
 	// Info asks for struct tcp_info. It is dearer: the row becomes three times
 	// as long, and the kernel takes the lock of every connection it shows.
 	Info bool
@@ -42,8 +49,17 @@ func (q Query) protocol() Protocol {
 func (q Query) op() string { return "dump " + q.protocol().String() }
 
 // families returns the dumps that answer the query, in order, or what is wrong
-// with the query.
+// with the query. Dumps in which the filter can hold for nothing are left out.
 func (q Query) families() ([]Family, error) {
+	families, err := q.askedFamilies()
+	return slices.DeleteFunc(families, func(f Family) bool {
+		plan, _ := q.plan(f, 0)
+		return plan.Empty
+	}), err
+}
+
+// askedFamilies returns the families that the query names.
+func (q Query) askedFamilies() ([]Family, error) {
 	if _, ok := protocolNames[q.protocol()]; !ok {
 		return nil, fmt.Errorf("%v is no protocol that sock_diag tells of", q.Protocol)
 	}
@@ -64,6 +80,9 @@ func (q Query) kernelStates() StateSet {
 	set := q.States
 	if set == 0 {
 		set = allStates
+		if q.Filter.namesInactive() {
+			set |= 1 << BoundInactive
+		}
 	}
 	if set.Has(SynRecv) || set.Has(NewSynRecv) {
 		set |= 1<<SynRecv | 1<<NewSynRecv
@@ -84,5 +103,6 @@ func (q Query) rowStates() StateSet {
 func (q Query) matches(s *Socket, states StateSet) bool {
 	return states.Has(s.State) &&
 		(q.LocalPort == 0 || q.LocalPort == s.Local.Port()) &&
-		(q.RemotePort == 0 || q.RemotePort == s.Remote.Port())
+		(q.RemotePort == 0 || q.RemotePort == s.Remote.Port()) &&
+		q.Filter.Match(s)
 }

@@ -35,6 +35,10 @@ const (
 	attrOptions     = 22 // INET_DIAG_SOCKOPT
 )
 
+// requestBytecode is the request's attribute for what to select
+// (INET_DIAG_REQ_BYTECODE).
+const requestBytecode = 1
+
 // requestProtocol is the request's attribute for protocols beyond 255
 // (INET_DIAG_REQ_PROTOCOL). Kernels before Linux 5.9 ignore it: the header then
 // names IPPROTO_IP, which has no sockets, lest they take 262 for 6.
@@ -43,18 +47,26 @@ const requestProtocol = 3
 // request writes the dump of one family that answers q. Addresses and
 // interface are left out: the kernel ignores them in a dump.
 func (q Query) request(f Family) nfnl.Message {
+	plan, _ := q.plan(f, 0)
+	return q.requestOf(&plan)
+}
+
+func (q Query) requestOf(d *DumpPlan) nfnl.Message {
 	var b [requestLen]byte
 	p := q.protocol()
-	b[0], b[2] = uint8(f), q.extensions()
+	b[0], b[2] = uint8(d.Family), q.extensions()
 	if p <= 255 {
 		b[1] = uint8(p)
 	}
-	binary.NativeEndian.PutUint32(b[4:], uint32(q.kernelStates()))
-	binary.BigEndian.PutUint16(b[8:], q.LocalPort)
-	binary.BigEndian.PutUint16(b[10:], q.RemotePort)
+	binary.NativeEndian.PutUint32(b[4:], uint32(d.States))
+	binary.BigEndian.PutUint16(b[8:], d.LocalPort)
+	binary.BigEndian.PutUint16(b[10:], d.RemotePort)
 	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // INET_DIAG_NOCOOKIE, twice
 	r := nfnl.NewBuilder(byFamily, 0)
 	r.Raw(b[:])
+	if len(d.Bytecode) > 0 {
+		r.Bytes(requestBytecode, d.Bytecode)
+	}
 	if p > 255 {
 		r.HostU32(requestProtocol, uint32(p))
 	}
