@@ -84,7 +84,7 @@ func (c *Conn) dump(ctx context.Context, f Family, q Query, yield func(Socket, e
 		}
 		next, again := refused.without(plan.used, err)
 		if !more || !again {
-			yield(Socket{}, dumpError(q, f, err))
+			yield(Socket{}, dumpError(q, f, plan.explain(err)))
 			return false
 		}
 		refused = next

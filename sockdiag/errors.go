@@ -42,8 +42,9 @@ func dialError(err error) error {
 // dumpError explains the kernel's refusals of a dump.
 func dumpError(q Query, f Family, err error) error {
 	var refused *nfnl.Error
+	var explained *permission
 	switch {
-	case !errors.As(err, &refused):
+	case errors.As(err, &explained), !errors.As(err, &refused):
 	case refused.Errno == syscall.ENOENT:
 		// inet_diag_lock_handler and sock_diag_lock_handler, when the module
 		// is missing. The errno is hidden: it would answer fs.ErrNotExist,
@@ -55,6 +56,22 @@ func dumpError(q Query, f Family, err error) error {
 	}
 	return &OpError{Op: q.op() + " " + f.String(), Err: err}
 }
+
+// explain says what the kernel's refusal of bytecode with a condition on marks
+// means: without the capability it tells no marks either, so that the condition
+// would find nothing (inet_diag_bc_audit).
+func (d *DumpPlan) explain(err error) error {
+	if d.used&optionalMark != 0 && errors.Is(err, fs.ErrPermission) {
+		return &permission{fmt.Errorf("%w: a condition on marks takes CAP_NET_ADMIN in the user namespace "+
+			"that owns the network namespace", err)}
+	}
+	return err
+}
+
+// permission is a refusal that is explained.
+type permission struct{ error }
+
+func (e *permission) Unwrap() error { return e.error }
 
 // refusedByPolicy explains a dump that was refused: the kernel itself lets
 // everybody dump.

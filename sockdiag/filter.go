@@ -204,7 +204,8 @@ func OnInterface(index uint32) Filter {
 }
 
 // HasMark holds for the sockets whose Mark, masked, is value. To tell marks the
-// kernel wants CAP_NET_ADMIN; without it no condition on them holds.
+// kernel wants CAP_NET_ADMIN; without it a query with a condition on them is
+// fs.ErrPermission.
 func HasMark(value, mask uint32) Filter {
 	return expr{kind: kindMark, n: uint64(value), mask: mask}.filter()
 }

@@ -3,7 +3,6 @@ package sockdiag
 import (
 	"encoding/binary"
 	"errors"
-	"io/fs"
 	"slices"
 	"syscall"
 
@@ -173,8 +172,6 @@ func (o optional) without(used optional, err error) (optional, bool) {
 	}
 	var give optional
 	switch used &^= o; {
-	case errors.Is(err, fs.ErrPermission):
-		give = used & optionalMark
 	case refused.Errno != syscall.EINVAL:
 	case used&optionalCgroup != 0:
 		give = optionalCgroup
@@ -291,11 +288,7 @@ func (c *compiler) port(e *expr, want bool) block {
 func (c *compiler) optional(f Filter, code uint8, arg []byte, want bool) block {
 	bit := optional(1) << code
 	if c.refused&bit != 0 {
-		why := "this kernel has no operation for it"
-		if code == opMark {
-			why = "the kernel compares marks with CAP_NET_ADMIN alone, from Linux 4.9"
-		}
-		return c.leave(f, why)
+		return c.leave(f, "this kernel has no operation for it")
 	}
 	c.used |= bit
 	return negated(op(code, arg), want)
