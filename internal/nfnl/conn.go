@@ -191,6 +191,10 @@ func explain(ctx context.Context, err error) error {
 	return err
 }
 
+// Ended is the error of a context that is done, with its cause: what every
+// conversation answers then.
+func Ended(ctx context.Context) error { return ended(ctx) }
+
 // ended is the error of a context that is done, with its cause.
 func ended(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(ctx.Err(), cause) {
