@@ -133,7 +133,9 @@ func (d *destruction) all(ctx context.Context, sockets iter.Seq[Socket]) error {
 }
 
 // spent is how many sockets were destroyed, or may have been.
-func (d *destruction) spent() int { return d.report.Destroyed + d.report.WouldDestroy + d.report.Unknown }
+func (d *destruction) spent() int {
+	return d.report.Destroyed + d.report.WouldDestroy + d.report.Unknown
+}
 
 // room is how many sockets the chunk may have: no more than the limit leaves.
 func (d *destruction) room() int {
