@@ -170,7 +170,7 @@ func (d *destruction) flush(ctx context.Context) error {
 func (d *destruction) carryOut(ctx context.Context) error {
 	d.ask()
 	var denied error
-	err := d.conn.nl.Batch(ctx, d.reqs, func(i int, err error) {
+	err := d.conn.nl.BatchQuiet(ctx, d.reqs, func(i int, err error) {
 		d.answer(d.of[i], err)
 		if errors.Is(err, syscall.EPERM) {
 			denied = d.errs[d.of[i]]
