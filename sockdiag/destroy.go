@@ -17,13 +17,14 @@ import (
 // names.
 var ErrProtected = errors.New("protected: not destroyed unless asked for")
 
-// Destroy ends a connection of TCP, UDP, UDPLite or Raw, whoever has it open
-// (SOCK_DESTROY, ss -K). It takes CAP_NET_ADMIN in the user namespace that owns
-// the network namespace.
+// Destroy ends a connection of TCP, UDP or Raw, whoever has it open (SOCK_DESTROY,
+// ss -K). It takes CAP_NET_ADMIN in the user namespace that owns the network
+// namespace. UDPLite is asked for too; kernels up to Linux 6.18 at least answer
+// that they cannot.
 //
 // The process gets ECONNABORTED from its next call. The peer of a TCP connection
-// gets a RST, but not that of SynRecv. A socket of UDP, UDPLite or Raw is not
-// closed: it loses its peer, and works on for a process that takes the error.
+// gets a RST, but not that of SynRecv. A socket of UDP or Raw is not closed: it
+// loses its peer, and works on for a process that takes the error.
 //
 // The socket is named by its addresses and its Cookie, as a dump has told them.
 // Without the cookie the kernel would end whatever answers at these addresses:

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -284,6 +283,33 @@ func TestDestroyDatagrams(t *testing.T) {
 	}
 }
 
+// TestDestroyDatagram: the owner is told once, and keeps the socket without its
+// peer.
+func TestDestroyDatagram(t *testing.T) {
+	s := &scene{t, lab.New(t).MustHost(t, "a")}
+	fd := s.bound(unix.IPPROTO_UDP, portPeer, loopback6)
+	s.check(unix.Connect(fd, &unix.SockaddrInet6{Addr: loopback6.As16(), Port: portPlain}))
+	c := dialHost(t, s.h)
+	sockets := supported(t, c, Query{Protocol: UDP})
+	if sockets == nil {
+		return
+	}
+	was := one(t, sockets, portPeer, Established, true)
+	if !supportsDestroy(t, c.Destroy(t.Context(), was)) {
+		return
+	}
+	if _, err := unix.Read(fd, make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+		t.Errorf("the owner got %v, want ECONNABORTED", err)
+	}
+	if _, err := unix.Write(fd, []byte("x")); !errors.Is(err, unix.EDESTADDRREQ) {
+		t.Errorf("writing without a peer: %v, want EDESTADDRREQ", err)
+	}
+	now := one(t, snapshot(t, c, Query{Protocol: UDP}), portPeer, Close, true)
+	if now.Cookie != was.Cookie || now.Inode != was.Inode {
+		t.Errorf("%+v, was %+v", now, was)
+	}
+}
+
 // TestDestroyRaw: the same of raw sockets.
 func TestDestroyRaw(t *testing.T) {
 	s := &scene{t, lab.New(t).MustHost(t, "a")}
@@ -369,56 +395,4 @@ func TestDestroyDenied(t *testing.T) {
 	if report.Refused != destroyChunk || report.Total() != destroyChunk {
 		t.Errorf("%v, want it to stop after the first %d", report, destroyChunk)
 	}
-}
-
-// BenchmarkDestroyAll destroys about 4,000 sockets in batches, and as many one by
-// one (x-one-by-one is how many times as long that takes). They take turns.
-func BenchmarkDestroyAll(b *testing.B) {
-	h := lab.New(b).MustHost(b, "crowd")
-	c := dialHost(b, h)
-	var all, single, ratios []float64
-	b.ReportAllocs()
-	for b.Loop() {
-		all = append(all, destruct(b, h, c, func(sockets []Socket) int {
-			r, err := c.DestroyAll(b.Context(), slices.Values(sockets), nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return r.Destroyed
-		}))
-		single = append(single, destruct(b, h, c, func(sockets []Socket) (n int) {
-			for _, s := range sockets {
-				if err := c.Destroy(b.Context(), s); err == nil {
-					n++
-				}
-			}
-			return n
-		}))
-		ratios = append(ratios, single[len(single)-1]/all[len(all)-1])
-	}
-	b.ReportMetric(median(ratios), "x-one-by-one")
-	b.ReportMetric(median(all), "ns/socket")
-}
-
-// destruct returns the time for each socket. Half of a crowd is destroyed: the
-// servers' ends of connections, and what is in TIME_WAIT.
-func destruct(b *testing.B, h *lab.Host, c *Conn, destroy func([]Socket) int) float64 {
-	var crowd crowded
-	defer crowd.close()
-	if err := h.Do(func() error { return crowd.fill(6000) }); err != nil {
-		b.Fatal(err)
-	}
-	var sockets []Socket
-	for _, s := range snapshot(b, c, Query{States: Connected}) {
-		if s.State == TimeWait || s.Local.Port() < 8003 {
-			sockets = append(sockets, s)
-		}
-	}
-	start := time.Now()
-	n := destroy(sockets)
-	took := time.Since(start)
-	if n != len(sockets) || n < 3000 {
-		b.Fatalf("%d of %d destroyed", n, len(sockets))
-	}
-	return float64(took) / float64(n)
 }
