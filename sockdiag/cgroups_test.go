@@ -95,6 +95,11 @@ func TestReadCgroups(t *testing.T) {
 			t.Errorf("unknown: %+v", got)
 		}
 	}
+	for name, want := range map[string]error{".": fs.ErrPermission, "a": fs.SkipDir} { // unreadable: that of root is an error
+		if err := vanished(name, fs.ErrPermission); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
 	if _, err := ReadCgroups(filepath.Join(t.TempDir(), "x")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such root: %v", err)
 	}

@@ -87,13 +87,15 @@ func TestDestroyAll(t *testing.T) {
 		}, 1000, DestroyOptions{}, "destroyed 128, refused 128", fs.ErrPermission},
 		"broken": {func(_ uint16, cookie uint64) syscall.Errno {
 			switch {
+			case cookie == 10: // no reason for that of 138, which is Unknown
+				return syscall.EOPNOTSUPP
 			case cookie == 200:
 				return lost
 			case cookie == 190:
 				return syscall.ENOENT
 			}
 			return 0
-		}, 1000, DestroyOptions{}, "destroyed 128, gone 1, unknown 127", nfnl.ErrOverrun},
+		}, 1000, DestroyOptions{}, "destroyed 127, gone 1, refused 1, unknown 127", nfnl.ErrOverrun},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -144,6 +146,64 @@ func TestDestroyAllEnded(t *testing.T) {
 	report, err = c.DestroyAll(t.Context(), some(1), nil)
 	if !errors.Is(err, net.ErrClosed) || report.Destroyed != 0 {
 		t.Errorf("closed: %v, %v", report, err)
+	}
+}
+
+// TestDestroyDoubtful: the kernel's answer does not say what became of some, and a
+// second look does.
+func TestDestroyDoubtful(t *testing.T) {
+	kept := numbered(IPv4, 1) // and left, as kernels before Linux 6.11 do
+	kept.State, kept.Inode = LastAck, 0
+	ended := kept
+	ended.Cookie = 2
+	shadowed := numbered(IPv6, 3)
+	shadowed.State = Listen
+	gone := shadowed
+	gone.Cookie = 4
+	all := []Socket{kept, ended, shadowed, gone}
+	broken := false
+	nl, _ := nfnltest.Dial(func(r nfnltest.Request) [][]byte {
+		if r.Flags&nfnl.DumpAll == nfnl.DumpAll {
+			var rows []byte
+			for _, s := range []Socket{kept, shadowed} {
+				if r.Data[0] == uint8(s.Family) && StateSet(binary.NativeEndian.Uint32(r.Data[4:])).Has(s.State) {
+					rows = append(rows, row(r.Seq, s)...)
+				}
+			}
+			return [][]byte{append(rows, done(r.Seq)...)}
+		}
+		switch c := cookie(r.Data[48:56]); {
+		case c == 4 && broken:
+			return [][]byte{nil}
+		case c >= 3:
+			return [][]byte{nfnltest.Acknowledge(r, syscall.ENOENT, "", 0)}
+		case r.Flags&nfnl.Ack != 0:
+			return [][]byte{nfnltest.Acknowledge(r, 0, "", 0)}
+		}
+		return nil
+	})
+	c := &Conn{nl: nl}
+	defer c.Close() //nolint:errcheck // nothing under way
+	for i, want := range []error{errKept, nil, errShadowed, fs.ErrNotExist} {
+		if err := c.DestroyAny(t.Context(), all[i]); !errors.Is(err, want) {
+			t.Errorf("%d: %v, want %v", i+1, err, want)
+		}
+	}
+	var told []string
+	opts := &DestroyOptions{Listeners: true, Orphans: true, Outcome: func(_ Socket, o DestroyOutcome, err error) {
+		told = append(told, o.String())
+		if errors.Is(err, errKept) || errors.Is(err, errShadowed) {
+			told = append(told, "because")
+		}
+	}}
+	want := "[refused because destroyed refused because gone]"
+	if _, err := c.DestroyAll(t.Context(), slices.Values(all), opts); err != nil || fmt.Sprint(told) != want {
+		t.Errorf("%v, %v; want %v", told, err, want)
+	}
+	broken, told = true, nil
+	want = "[unknown unknown unknown unknown]" // the third was not looked for again
+	if _, err := c.DestroyAll(t.Context(), slices.Values(all), opts); !errors.Is(err, nfnl.ErrOverrun) || fmt.Sprint(told) != want {
+		t.Errorf("%v, %v; want %v", told, err, want)
 	}
 }
 
@@ -217,6 +277,16 @@ func TestExact(t *testing.T) {
 		if m := s.exact(typ, b[:]); m.Type != typ || !slices.Equal(m.Data, want) {
 			t.Errorf("%d: %x, want %x", m.Type, m.Data, want)
 		}
+	}
+}
+
+// TestExactRaw: the protocol of a raw socket is in struct inet_diag_req_raw.
+func TestExactRaw(t *testing.T) {
+	s := numbered(IPv4, 1)
+	s.Protocol, s.RawProtocol = Raw, 58
+	var b [requestLen]byte
+	if m := s.exact(byFamily, b[:]); string(m.Data[:4]) != "\x02\xff\x00\x3a" || m.Data[12] != 192 {
+		t.Errorf("%x", m.Data)
 	}
 }
 

@@ -16,7 +16,7 @@ type scanner struct {
 	proc    int // descriptor of the proc file system
 	h       *Holders
 	entries []byte
-	link    [len("socket:[4294967295]") + 1]byte
+	link    [len("socket:[4294967295]") + 1]byte // one that is cut off is no socket's
 	text    []byte
 	numbers []string // of small descriptors
 	found   []Holder // of one process
@@ -130,7 +130,7 @@ func descriptorNumber(b []byte) (n int, ok bool) {
 func (s *scanner) descriptor(dir, fd int) {
 	s.h.Descriptors++
 	n, err := unix.Readlinkat(dir, s.number(fd), s.link[:])
-	if err != nil || n == len(s.link) {
+	if err != nil {
 		return
 	}
 	inode, ok := socketInode(s.link[:n])

@@ -33,12 +33,13 @@ func fakeProcess(files map[string]string, pid, comm string, uid int, fds map[str
 // end, and numbers that are no processes.
 func TestHolders(t *testing.T) {
 	files := map[string]string{"sys/fs/x": "", "self": "-> 7", "uptime": ""}
-	fakeProcess(files, "70", "worker (1)", 1000, map[string]string{"3": "socket:[11]", "12": "socket:[22]", "2000": "socket:[11]"})
+	fakeProcess(files, "70", "worker (1)", 1000, map[string]string{"3": "socket:[11]", "12": "socket:[22]", "2000": "socket:[11]",
+		"30": "socket:[44]", "9": "socket:[44]", "1024": "socket:[44]", "10": "socket:[44]", "4": "socket:[44]", "1023": "socket:[44]"})
 	fakeProcess(files, "7", "master", 0, map[string]string{"0": "/dev/null", "4": "socket:[11]", "5": "socket:[33]", "6": "pipe:[22]"})
 	files["8/fd"] = "no directory any more"
 	files["9/fd/1"] = "-> socket:[11]" // ended before its stat was read
 	p := fakeProc(t, files)
-	h, err := p.Holders(t.Context(), 11, 22, 44, 0, 11)
+	h, err := p.Holders(t.Context(), 11, 22, 44, 55, 0, 11)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,14 +49,15 @@ func TestHolders(t *testing.T) {
 		11: {{master, 4}, {worker, 3}, {worker, 2000}},
 		22: {{worker, 12}},
 		33: nil, // not asked for
-		44: nil, // nobody's
+		44: {{worker, 4}, {worker, 9}, {worker, 10}, {worker, 30}, {worker, 1023}, {worker, 1024}},
+		55: nil, // nobody's
 		0:  nil,
 	} {
 		if got := h.Of(inode); !slices.Equal(got, want) {
 			t.Errorf("%d: %+v, want %+v", inode, got, want)
 		}
 	}
-	if h.Processes != 2 || h.Ended != 2 || h.Unreadable != 0 || h.Descriptors != 8 || h.Duration <= 0 {
+	if h.Processes != 2 || h.Ended != 2 || h.Unreadable != 0 || h.Descriptors != 14 || h.Duration <= 0 {
 		t.Errorf("%+v", h)
 	}
 	if h, err := Proc("/nowhere").Holders(t.Context(), 0); err != nil || h.Processes != 0 {
