@@ -52,7 +52,7 @@ type ClosedOptions struct {
 	// Family is IPv4 or IPv6; 0 is both.
 	Family Family
 	// ReadBuffer is the socket's receive buffer in bytes; 0 is 8 MiB, room for
-	// about 6,000 events. Above net.core.rmem_max it takes CAP_NET_ADMIN in the
+	// about 13,000 events. Above net.core.rmem_max it takes CAP_NET_ADMIN in the
 	// initial user namespace; without it the buffer is as large as the limit
 	// allows.
 	ReadBuffer int

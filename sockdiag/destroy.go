@@ -42,6 +42,9 @@ func (c *Conn) Destroy(ctx context.Context, s Socket) error {
 // DestroyAny is Destroy of any socket: also of a listener, with all connections
 // that wait for accept(2), of one without a peer, and of an orphan. See
 // DestroyOptions.
+//
+// Of those that share an address without a peer (SO_REUSEPORT), the kernel reaches
+// one: the others are errors.ErrUnsupported, and can be tried again once it is gone.
 func (c *Conn) DestroyAny(ctx context.Context, s Socket) error {
 	return c.destroy(ctx, &s, listener|unconnected|orphan)
 }
