@@ -133,6 +133,8 @@ func TestNames(t *testing.T) {
 	for want, got := range map[string]string{
 		"recovery": CARecovery.String(), "loss": CALoss.String(), "CAState(5)": CAState(5).String(),
 		"off": TimerOff.String(), "persist": TimerProbe.String(), "Timer(6)": Timer(6).String(),
+		"udplite": UDPLite.String(), "mptcp": MPTCP.String(), "Protocol(7)": Protocol(7).String(),
+		"udp_diag": UDPLite.module(), "raw_diag": Raw.module(), "mptcp_diag": MPTCP.module(), "inet_diag": Protocol(7).module(),
 		"IPv4": IPv4.String(), "IPv6": IPv6.String(), "Family(1)": Family(1).String(),
 	} {
 		if got != want {

@@ -98,6 +98,42 @@ func TestDecodeCapturedOthers(t *testing.T) {
 	}
 }
 
+// TestDetailsNumbers has the numbers of linux/inet_diag.h, linux/tls.h and
+// linux/mptcp.h, not those of this package.
+func TestDetailsNumbers(t *testing.T) {
+	r := nfnl.NewBuilder(0, 0)
+	r.Bytes(3, native(cVegas{RTTCnt: 30}))     // INET_DIAG_VEGASINFO
+	r.String(4, "dctcp")                       // INET_DIAG_CONG
+	r.Bytes(9, native(cDCTCP{Alpha: 90}))      // INET_DIAG_DCTCPINFO
+	r.Bytes(16, native(cBBR{PacingGain: 160})) // INET_DIAG_BBRINFO
+	r.Nested(19, func() {                      // INET_DIAG_ULP_INFO
+		r.String(1, "tls")   // INET_ULP_INFO_NAME
+		r.Nested(2, func() { // INET_ULP_INFO_TLS
+			for typ := range uint16(4) { // TLS_INFO_VERSION, _CIPHER, _TXCONF, _RXCONF
+				hostU16(r, typ+1, 20+typ)
+			}
+			r.Flag(5) // TLS_INFO_ZC_RO_TX
+		})
+		r.Nested(3, func() { // INET_ULP_INFO_MPTCP
+			for typ := range uint16(10) { // MPTCP_SUBFLOW_ATTR_TOKEN_REM … _ID_LOC
+				r.HostU32(typ+1, 30+uint32(typ))
+			}
+		})
+	})
+	s, err := decodeSocket(append(encodeSocket(captured["established-ipv6"]), r.Message().Data...))
+	want := Details{
+		Congestion: "dctcp", Vegas: VegasInfo{RTTCount: 30}, DCTCP: DCTCPInfo{Alpha: 90}, BBR: BBRInfo{PacingGain: 160},
+		ULP: "tls", TLS: TLSInfo{Version: 20, Cipher: 21, SendMode: 22, ReceiveMode: 23},
+		MPTCP: SubflowInfo{RemoteToken: 30, LocalToken: 31, Flags: 37, RemoteID: 38, LocalID: 39},
+	}
+	if bigEndian {
+		want.MPTCP.RemoteID, want.MPTCP.LocalID = 0, 0 // the first of four bytes
+	}
+	if err != nil || s.Details() != want {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, s.Details(), want)
+	}
+}
+
 // TestDetailsSentinels covers the values that are no measurements.
 func TestDetailsSentinels(t *testing.T) {
 	r := nfnl.NewBuilder(0, 0)
