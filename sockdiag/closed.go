@@ -58,7 +58,7 @@ type ClosedOptions struct {
 	ReadBuffer int
 	// Remember is how many sockets' owners are kept; 0 is 65,536, and with a
 	// negative number nothing is dumped and no owner known. Each takes about
-	// 150 bytes. Sockets that a dump tells after as many are not remembered.
+	// 220 bytes. Sockets that a dump tells after as many are not remembered.
 	Remember int
 	// Refresh is how often to dump again, so that the owners of younger sockets
 	// are known; 0 is never. What the last two dumps have told is remembered,
