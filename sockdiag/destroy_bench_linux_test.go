@@ -46,8 +46,8 @@ func destruct(b *testing.B, h *lab.Host, c *Conn, destroy func([]Socket) int) fl
 		b.Fatal(err)
 	}
 	var sockets []Socket
-	for _, s := range snapshot(b, c, Query{States: Connected}) {
-		if s.State == TimeWait || s.Local.Port() < 8003 {
+	for _, s := range snapshot(b, c, Query{States: States(Established, TimeWait)}) {
+		if s.State == TimeWait || s.State == Established && s.Local.Port() < 8003 {
 			sockets = append(sockets, s)
 		}
 	}
