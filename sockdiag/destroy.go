@@ -49,7 +49,7 @@ func (c *Conn) DestroyAny(ctx context.Context, s Socket) error {
 	return c.destroy(ctx, &s, listener|unconnected|orphan)
 }
 
-func (c *Conn) destroy(ctx context.Context, s *Socket, allowed kind) error {
+func (c *Conn) destroy(ctx context.Context, s *Socket, allowed sensitivity) error {
 	if err := s.destroyable(allowed); err != nil {
 		return &OpError{Op: "destroy", Err: err}
 	}
@@ -67,17 +67,17 @@ func (c *Conn) destroy(ctx context.Context, s *Socket, allowed kind) error {
 	return nil
 }
 
-// kind is what must be asked for by name.
-type kind uint8
+// sensitivity is what must be asked for by name.
+type sensitivity uint8
 
 const (
-	listener kind = 1 << iota
+	listener sensitivity = 1 << iota
 	unconnected
 	orphan
 )
 
-// kind returns what s is beside a connection: 0 for one.
-func (s *Socket) kind() kind {
+// sensitivity returns what s is beside a connection: 0 for one.
+func (s *Socket) sensitivity() sensitivity {
 	switch {
 	case s.State == Listen:
 		return listener
@@ -94,12 +94,12 @@ func (s *Socket) kind() kind {
 // orphanStates are those that a full socket without an owner can be in.
 const orphanStates StateSet = 1<<FinWait1 | 1<<FinWait2 | 1<<LastAck | 1<<Closing
 
-var kindNames = map[kind]string{
+var sensitivityNames = map[sensitivity]string{
 	listener: "a listener", unconnected: "a socket without a peer", orphan: "a socket that was closed and still sends",
 }
 
 // destroyable says why s cannot be asked for, or may not.
-func (s *Socket) destroyable(allowed kind) error {
+func (s *Socket) destroyable(allowed sensitivity) error {
 	switch s.Protocol {
 	case TCP, UDP, UDPLite, Raw:
 	case MPTCP:
@@ -114,8 +114,8 @@ func (s *Socket) destroyable(allowed kind) error {
 		(s.Family != IPv4 || !s.Local.Addr().Is4() || !s.Remote.Addr().Is4()) {
 		return fmt.Errorf("%v and %v are no addresses of %v", s.Local, s.Remote, s.Family)
 	}
-	if k := s.kind(); k&^allowed != 0 {
-		return fmt.Errorf("%s: %w", kindNames[k], ErrProtected)
+	if k := s.sensitivity(); k&^allowed != 0 {
+		return fmt.Errorf("%s: %w", sensitivityNames[k], ErrProtected)
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (s *Socket) putAddr(b []byte, a netip.Addr) {
 // looks at one of them only. An orphan is emptied, but kept for ever, by kernels
 // before Linux 6.11.
 func (s *Socket) doubtful(answer error) bool {
-	k := s.kind()
+	k := s.sensitivity()
 	if errors.Is(answer, fs.ErrNotExist) {
 		return s.Protocol != TCP || k&(listener|unconnected) != 0
 	}
@@ -179,9 +179,9 @@ var (
 // still shows s.
 func (s *Socket) verdict(shown bool, gone error) error {
 	switch {
-	case s.kind() == orphan && shown:
+	case s.sensitivity() == orphan && shown:
 		return errKept
-	case s.kind() == orphan:
+	case s.sensitivity() == orphan:
 		return nil
 	case shown:
 		return errShadowed
@@ -214,9 +214,9 @@ func (s *Socket) among() Query {
 	q := Query{Protocol: s.Protocol, Family: s.Family}
 	switch {
 	case s.Protocol != TCP:
-	case s.kind() == listener:
+	case s.sensitivity() == listener:
 		q.States = States(Listen)
-	case s.kind() == orphan:
+	case s.sensitivity() == orphan:
 		q.States = orphanStates
 	default:
 		q.States = States(Close, BoundInactive)

@@ -44,8 +44,8 @@ type DestroyOptions struct {
 	Progress func(DestroyReport)
 }
 
-func (o *DestroyOptions) allowed() kind {
-	var k kind
+func (o *DestroyOptions) allowed() sensitivity {
+	var k sensitivity
 	if o.Listeners {
 		k |= listener
 	}
@@ -156,6 +156,9 @@ func (d *destruction) flush(ctx context.Context) error {
 	} else {
 		err = d.carryOut(ctx)
 	}
+	if nfnl.NotSent(err) {
+		untold = Skipped
+	}
 	for i := range d.sockets {
 		d.tell(&d.sockets[i], cmp.Or(d.outcomes[i], untold), d.errs[i])
 	}
@@ -170,7 +173,7 @@ func (d *destruction) flush(ctx context.Context) error {
 func (d *destruction) carryOut(ctx context.Context) error {
 	d.ask()
 	var denied error
-	err := d.conn.nl.BatchQuiet(ctx, d.reqs, func(i int, err error) {
+	err := d.conn.nl.Batch(ctx, d.reqs, func(i int, err error) {
 		d.answer(d.of[i], err)
 		if errors.Is(err, syscall.EPERM) {
 			denied = d.errs[d.of[i]]

@@ -86,16 +86,16 @@ func (s *scanner) descriptors(dir int) error {
 		for b := s.entries[:n]; len(b) > 0; {
 			var fd int
 			var ok bool
-			if fd, ok, b = entry(b); ok {
+			if fd, ok, b = directoryEntry(b); ok {
 				s.descriptor(dir, fd)
 			}
 		}
 	}
 }
 
-// entry takes the first entry off what getdents64 has read (struct
+// directoryEntry takes the first entry off what getdents64 has read (struct
 // linux_dirent64); ok tells that its name is a number.
-func entry(b []byte) (fd int, ok bool, rest []byte) {
+func directoryEntry(b []byte) (fd int, ok bool, rest []byte) {
 	const (
 		lengthAt = 16 // d_reclen
 		nameAt   = 19 // d_name, which ends with a NUL
