@@ -116,8 +116,12 @@ func TestHoldersAgainstSS(t *testing.T) {
 	file, err := client.File()
 	s.check(err)
 	s.keep(file)
-	child := exec.CommandContext(t.Context(), "sleep", "60")
-	child.ExtraFiles = []*os.File{file}
+	self, err := os.Executable()
+	s.check(err)
+	child := exec.CommandContext(t.Context(), self)
+	child.Env, child.ExtraFiles = append(os.Environ(), holder+"=1"), []*os.File{file}
+	_, err = child.StdinPipe() // closed by Wait
+	s.check(err)
 	s.check(child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
 
