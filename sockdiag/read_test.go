@@ -316,7 +316,9 @@ func FuzzReadLines(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(string(b))
+		for line := range strings.Lines(strings.ReplaceAll(string(b), "\n\t", "\r\t")) {
+			f.Add(strings.ReplaceAll(line, "\r", "\n"))
+		}
 	}
 	const all = LayoutNetid | LayoutTimer | LayoutExtended | LayoutTOS | LayoutOptions | LayoutMemory | LayoutInfo
 	again := func(t *testing.T, s Socket) Socket {
