@@ -87,8 +87,8 @@ func (p *lineParser) users(line string) string {
 // and returns its length, 0 for a fault. Between the two may stand what -Z
 // shows.
 func (p *lineParser) user(s string) int {
-	quote := strings.Index(s, `",`)
-	if quote < 0 {
+	quote := strings.Index(s[2:], `",`) + 2
+	if quote < 2 {
 		return 0
 	}
 	end := strings.IndexByte(s[quote:], ')')
