@@ -215,7 +215,7 @@ func (p *lineParser) subflow(v token) {
 func (p *lineParser) congestionView(key string, v token) {
 	var bbr BBRInfo
 	dctcp := DCTCPInfo{Enabled: true}
-	for _, f := range strings.Split(v.text, ",") {
+	for f := range strings.SplitSeq(v.text, ",") {
 		name, text, _ := strings.Cut(f, ":")
 		w := token{text, v.col}
 		switch key + "." + name {

@@ -10,10 +10,9 @@ import (
 
 // ssSeen is what the lines of a socket of ss had.
 type ssSeen struct {
-	info    bool       // any word of -i
-	parts   InfoFields // the parts of TCPInfo it was of
-	keys    bool       // a key of TCPInfo: no name of a congestion control follows
-	details bool       // ino:
+	info  bool       // any word of -i
+	parts InfoFields // the parts of TCPInfo it was of
+	keys  bool       // a key of TCPInfo: no name of a congestion control follows
 }
 
 // ss reads a line of ss: Netid, if there is one, State Recv-Q Send-Q Local Peer
@@ -247,7 +246,7 @@ func (p *lineParser) ssMemory(v token) {
 		"r": &m.RcvAlloc, "rb": &m.RcvBuf, "t": &m.SndAlloc, "tb": &m.SndBuf, "f": &m.FwdAlloc,
 		"w": &m.SndQueued, "o": &m.OptMem, "bl": &m.RcvBacklog, "d": &m.Drops,
 	}
-	for _, f := range strings.Split(v.text, ",") {
+	for f := range strings.SplitSeq(v.text, ",") {
 		i := strings.IndexAny(f, "0123456789")
 		if i < 0 || into[f[:i]] == nil {
 			p.fail(v, "is no memory of a socket")

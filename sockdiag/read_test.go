@@ -320,9 +320,8 @@ func FuzzReadLines(f *testing.F) {
 			f.Add(strings.ReplaceAll(line, "\r", "\n"))
 		}
 	}
-	const all = LayoutNetid | LayoutTimer | LayoutExtended | LayoutTOS | LayoutOptions | LayoutMemory | LayoutInfo
 	again := func(t *testing.T, s Socket) Socket {
-		line := string(s.Append(nil, all))
+		line := string(s.Append(nil, allLayouts))
 		for back, err := range ReadSockets(strings.NewReader(line)) {
 			if err != nil {
 				t.Fatalf("%s\n%v", line, err)

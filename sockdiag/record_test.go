@@ -149,7 +149,7 @@ func TestReplayErrors(t *testing.T) {
 func TestRecordErrors(t *testing.T) {
 	var b bytes.Buffer
 	broken := errors.New("dump broke")
-	if err := Record(&b, RecordInfo{}, sockets(samples(t)[:2], broken)); err != broken {
+	if err := Record(&b, RecordInfo{}, sockets(samples(t)[:2], broken)); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 	if _, got, err := replay(&b); len(got) != 2 || err == nil || !strings.Contains(err.Error(), "recorded in part: dump broke") {

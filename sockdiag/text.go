@@ -47,7 +47,8 @@ func (s Socket) AppendText(b []byte) ([]byte, error) {
 //	tcp ESTAB 0 0 192.0.2.1:443 198.51.100.7:40000 timer:(keepalive,119min,0) uid:33 ino:41 sk:1a <->
 //
 // Interfaces are shown by number, %if2, as ss does with those that it cannot
-// name. ReadSockets reads the line back.
+// name. A backlog that is not known (UnknownBacklog) is written as 0. ReadSockets
+// reads the line back.
 func (s Socket) Append(b []byte, layout Layout) []byte {
 	if layout&LayoutNetid != 0 {
 		b = append(append(b, s.Protocol.String()...), ' ')

@@ -12,26 +12,23 @@ func (s *Socket) appendInfo(b []byte, options bool) []byte {
 	if s.Protocol != TCP || !s.Has(FieldInfo) {
 		return b
 	}
-	w := ssWriter{b, &s.Info}
+	w, i := ssWriter{b}, &s.Info
 	d := s.Details()
-	w.head(d.Congestion, options)
-	w.segments()
+	w.head(i, d.Congestion, options)
+	w.segments(i)
 	w.views(&d)
-	w.rates()
-	w.limits()
+	w.rates(i)
+	w.limits(i)
 	w.losses(s)
-	w.receiver()
+	w.receiver(i)
 	if d.ULP != "" {
 		w.b = append(append(w.b, " tcp-ulp-"...), d.ULP...)
 	}
 	return w.b
 }
 
-// ssWriter writes TCPInfo.
-type ssWriter struct {
-	b []byte
-	i *TCPInfo
-}
+// ssWriter writes TCPInfo. It does not keep it, so that it stays on the stack.
+type ssWriter struct{ b []byte }
 
 func (w *ssWriter) word(s string) { w.b = append(append(w.b, ' '), s...) }
 
@@ -58,8 +55,7 @@ func appendFloat(b []byte, d time.Duration) []byte {
 // defaultRTO is TCP_TIMEOUT_FALLBACK, which ss leaves out.
 const defaultRTO = 3 * time.Second
 
-func (w *ssWriter) head(congestion string, options bool) {
-	i := w.i
+func (w *ssWriter) head(i *TCPInfo, congestion string, options bool) {
 	for _, o := range [...]struct {
 		bit  uint8
 		word string
@@ -86,8 +82,7 @@ func (w *ssWriter) head(congestion string, options bool) {
 	w.millis("ato", i.ATO)
 }
 
-func (w *ssWriter) segments() {
-	i := w.i
+func (w *ssWriter) segments(i *TCPInfo) {
 	w.key("mss", uint64(i.SndMSS))
 	w.key("pmtu", uint64(i.PMTU))
 	w.key("rcvmss", uint64(i.RcvMSS))
@@ -131,18 +126,26 @@ func (w *ssWriter) gain(key string, g uint32) {
 	}
 }
 
-// appendBits writes bytes as bits, in the floating point of ss.
-func appendBits(b []byte, bytes uint64) []byte {
-	return append(strconv.AppendFloat(b, float64(bytes)*8, 'f', 0, 64), "bps"...)
+// appendBits writes bytes as bits.
+func appendBits(b []byte, bytes uint64) []byte { return appendRate(b, float64(bytes)*8) }
+
+// appendRate writes bits per second as C's %.0f of a double, which ss keeps
+// them in.
+func appendRate(b []byte, bits float64) []byte {
+	if bits < 1<<53 {
+		b = appendUint(b, uint64(math.RoundToEven(bits)))
+	} else {
+		b = strconv.AppendFloat(b, bits, 'f', 0, 64)
+	}
+	return append(b, "bps"...)
 }
 
 // rates writes what is per second, and when what was last.
-func (w *ssWriter) rates() {
-	i := w.i
+func (w *ssWriter) rates(i *TCPInfo) {
 	if i.RTT > 0 && i.SndMSS != 0 && i.SndCwnd != 0 {
 		send := float64(i.SndCwnd) * float64(i.SndMSS) * 8000000 / float64(i.RTT/time.Microsecond)
 		w.word("send ")
-		w.b = append(strconv.AppendFloat(w.b, send, 'f', 0, 64), "bps"...)
+		w.b = appendRate(w.b, send)
 	}
 	w.key("lastsnd", uint64(i.LastDataSent/time.Millisecond))
 	w.key("lastrcv", uint64(i.LastDataRecv/time.Millisecond))
@@ -166,8 +169,7 @@ func (w *ssWriter) rates() {
 }
 
 // limits writes for how long there was data to send, and what held it up.
-func (w *ssWriter) limits() {
-	i := w.i
+func (w *ssWriter) limits(i *TCPInfo) {
 	if i.BusyTime == 0 {
 		return
 	}
@@ -185,7 +187,7 @@ func (w *ssWriter) limits() {
 }
 
 func (w *ssWriter) losses(s *Socket) {
-	i := w.i
+	i := &s.Info
 	if s.State == Listen {
 		w.key("unacked", uint64(s.AcceptQueue))
 	} else {
@@ -205,8 +207,7 @@ func (w *ssWriter) losses(s *Socket) {
 	w.key("reord_seen", uint64(i.ReordSeen))
 }
 
-func (w *ssWriter) receiver() {
-	i := w.i
+func (w *ssWriter) receiver(i *TCPInfo) {
 	w.millis("rcv_rtt", i.RcvRTT)
 	w.key("rcv_space", uint64(i.RcvSpace))
 	w.key("rcv_ssthresh", uint64(i.RcvSsthresh))
