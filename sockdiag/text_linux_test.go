@@ -11,13 +11,14 @@ import (
 
 // ssVolatile is what passes with time, and what a Socket does not have: the
 // path of the cgroup and the name of the interface.
-var ssVolatile = regexp.MustCompile(` (lastsnd|lastrcv|lastack):\d+| cgroup:\S+|,[^,]*,(\d+\))`)
+var ssVolatile = regexp.MustCompile(` (?:lastsnd|lastrcv|lastack):\d+| cgroup:\S+|,[^,]*,(\d+\))|` +
+	`( busy| rwnd_limited| sndbuf_limited):\d+ms(?:\(\d+\.\d%\))?`)
 
 // ssCompared writes a line of ss with single blanks, and without what cannot be
 // compared.
 func ssCompared(line string) string {
 	line = strings.ReplaceAll(" "+strings.Join(strings.Fields(line), " "), "%lo:", "%if1:")
-	return ssVolatile.ReplaceAllString(line, "$2")
+	return ssVolatile.ReplaceAllString(line, "$1$2")
 }
 
 // TestTextAgainstSS compares what Append writes with ss, word for word, and

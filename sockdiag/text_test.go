@@ -158,3 +158,15 @@ func FuzzText(f *testing.F) {
 		checkCarries(t, s)
 	})
 }
+
+// TestLimits writes for how long data waited, and why.
+func TestLimits(t *testing.T) {
+	s := Socket{Protocol: TCP, State: Established, Fields: FieldInfo, Info: TCPInfo{
+		Fields: InfoLimits<<1 - 1, Reordering: usualReordering,
+		BusyTime: 12 * time.Millisecond, RwndLimited: 3 * time.Millisecond, SndbufLimited: 1999 * time.Microsecond,
+	}}
+	const want = " busy:12ms rwnd_limited:3ms(25.0%) sndbuf_limited:1ms(16.7%)"
+	if got := string(s.Append(nil, LayoutInfo)); !strings.HasSuffix(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
