@@ -16,7 +16,7 @@ func (s *Socket) appendInfo(b []byte, options bool) []byte {
 	d := s.Details()
 	w.head(i, d.Congestion, options)
 	w.segments(i)
-	w.views(&d)
+	w.views(&d, s.State)
 	w.rates(i)
 	w.limits(i)
 	w.losses(s)
@@ -102,7 +102,7 @@ func (w *ssWriter) segments(i *TCPInfo) {
 }
 
 // views writes what the congestion control knows.
-func (w *ssWriter) views(d *Details) {
+func (w *ssWriter) views(d *Details, state State) {
 	if i := &d.DCTCP; i.Enabled {
 		w.b = appendKey(w.b, "dctcp:(ce_state", uint64(i.CEState))
 		w.b = appendUint(append(w.b, ",alpha:"...), uint64(i.Alpha))
@@ -111,7 +111,8 @@ func (w *ssWriter) views(d *Details) {
 	} else if d.Congestion == "dctcp" {
 		w.word("dctcp:fallback_mode")
 	}
-	if i := &d.BBR; *i != (BBRInfo{}) {
+	// Before the handshake all of it is 0; a listener has none of it.
+	if i := &d.BBR; *i != (BBRInfo{}) || d.Congestion == "bbr" && state != Listen {
 		w.b = appendBits(append(w.b, " bbr:(bw:"...), i.Bandwidth)
 		w.b = appendFloat(append(w.b, ",mrtt:"...), i.MinRTT)
 		w.gain(",pacing_gain:", i.PacingGain)
