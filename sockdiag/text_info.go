@@ -111,8 +111,9 @@ func (w *ssWriter) views(d *Details, state State) {
 	} else if d.Congestion == "dctcp" {
 		w.word("dctcp:fallback_mode")
 	}
-	// Before the handshake all of it is 0; a listener has none of it.
-	if i := &d.BBR; *i != (BBRInfo{}) || d.Congestion == "bbr" && state != Listen {
+	// Before the handshake all of it is 0. From TimeWait on the kernel gives
+	// none (inet_sk_diag_fill).
+	if i := &d.BBR; *i != (BBRInfo{}) || d.Congestion == "bbr" && state < TimeWait {
 		w.b = appendBits(append(w.b, " bbr:(bw:"...), i.Bandwidth)
 		w.b = appendFloat(append(w.b, ",mrtt:"...), i.MinRTT)
 		w.gain(",pacing_gain:", i.PacingGain)
