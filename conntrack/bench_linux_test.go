@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -34,6 +35,56 @@ func BenchmarkAll(b *testing.B) {
 	}
 	b.ReportMetric(median(toFloor), "x-floor")
 	b.ReportMetric(median(toDump), "x-dump")
+	b.ReportMetric(median(perFlow), "ns/flow")
+	b.ReportMetric(float64(user)/float64(n*len(perFlow)), "user-ns/flow")
+}
+
+// BenchmarkSnapshot compares Snapshot with its floor, the same dump read and
+// thrown away with bare system calls. bytes/flow is all that is allocated.
+func BenchmarkSnapshot(b *testing.B) {
+	c, h, n := largeTable(b)
+	floor := rawSocket(b, h)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	turns(b, n, func() int { return discard(b, floor) }, func() int {
+		s, err := c.Snapshot(b.Context(), nil)
+		must(b, err)
+		return len(s.Flows)
+	})
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(n*b.N), "bytes/flow")
+}
+
+// BenchmarkParallel compares Parallel with the same floor: one reader of the
+// whole table.
+func BenchmarkParallel(b *testing.B) {
+	const n = 100_000
+	c, h := divisible(b, n)
+	floor := rawSocket(b, h)
+	turns(b, n, func() int { return discard(b, floor) }, func() (rows int) {
+		for _, err := range c.Parallel(b.Context(), nil) {
+			must(b, err)
+			rows++
+		}
+		return rows
+	})
+}
+
+// turns lets a reader of n flows and its floor take turns, and reports the
+// median of the ratios, and the processor time the reader takes outside the
+// kernel.
+func turns(b *testing.B, n int, floor, read func() int) {
+	var ratios, perFlow []float64
+	var user time.Duration
+	b.ReportAllocs()
+	for b.Loop() {
+		bare, _ := timed(b, n, floor)
+		wall, used := timed(b, n, read)
+		user += used
+		ratios = append(ratios, float64(wall)/float64(bare))
+		perFlow = append(perFlow, float64(wall)/float64(n))
+	}
+	b.ReportMetric(median(ratios), "x-floor")
 	b.ReportMetric(median(perFlow), "ns/flow")
 	b.ReportMetric(float64(user)/float64(n*len(perFlow)), "user-ns/flow")
 }

@@ -20,7 +20,8 @@ type Config struct {
 // Conn is a connection to ctnetlink. It is safe for concurrent use, and a
 // request can be made from inside the loop over a dump.
 type Conn struct {
-	nl *nfnl.Conn
+	nl     *nfnl.Conn
+	kernel abilities
 }
 
 // Dial opens a Conn; a nil config is the zero Config. It takes no privilege:
@@ -48,7 +49,7 @@ func (c *Conn) Close() error { return opError("close", c.nl.Close()) }
 func (c *Conn) All(ctx context.Context, filter *Filter) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		var flow Flow
-		for m, err := range c.nl.Dump(ctx, dumpRequest(filter)) {
+		for m, err := range c.rows(ctx, filter) {
 			if err == nil {
 				err = decodeFlow(m.Data, &flow)
 			}
@@ -63,18 +64,18 @@ func (c *Conn) All(ctx context.Context, filter *Filter) iter.Seq2[Flow, error] {
 	}
 }
 
-func dumpRequest(filter *Filter) nfnl.Message {
-	b := nfnl.NewNetfilter(subsystem, opGet, 0, filter.family())
-	filter.encode(b)
-	return b.Message()
-}
-
 // Get returns the entry that has the tuple in either direction, in the given
 // zone (0 is the default zone). There being none is fs.ErrNotExist.
 func (c *Conn) Get(ctx context.Context, tuple Tuple, zone uint16) (Flow, error) {
-	req, err := encodeGet(tuple, zone)
+	flow, err := c.lookup(ctx, &Flow{Original: tuple, Zone: zone})
+	return flow, opError("get", err)
+}
+
+// lookup gets whatever entry has the flow's original tuple and zone.
+func (c *Conn) lookup(ctx context.Context, f *Flow) (Flow, error) {
+	req, err := encodeLookup(&nfnl.Builder{}, opGet, f)
 	if err != nil {
-		return Flow{}, opError("get", err)
+		return Flow{}, err
 	}
 	var flow Flow
 	found := false
@@ -86,33 +87,7 @@ func (c *Conn) Get(ctx context.Context, tuple Tuple, zone uint16) (Flow, error) 
 		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return Flow{}, opError("get", err)
+		return Flow{}, err
 	}
 	return flow, nil
-}
-
-// Delete removes one entry: the one that has the flow's original tuple, zone
-// and ID. An entry that is gone already, or was replaced by one of another ID,
-// is fs.ErrNotExist, and nothing is removed. A flow without an ID is refused.
-//
-// An entry of the same tuple that the kernel put where the earlier one was has
-// the same ID: see Flow.ID.
-func (c *Conn) Delete(ctx context.Context, flow Flow) error {
-	req, err := encodeDelete(&flow)
-	if err != nil {
-		return opError("delete", err)
-	}
-	return opError("delete", c.nl.Do(ctx, req, nil))
-}
-
-// Create makes an entry. Original, Reply and Timeout (1 s or more) are
-// required; Status gets Confirmed; zones, Mark and TCP are taken as they are;
-// ID, Use, counters and timestamps are the kernel's to give. An entry of the
-// same tuple and zone is fs.ErrExist.
-func (c *Conn) Create(ctx context.Context, flow Flow) error {
-	req, err := encodeCreate(&flow)
-	if err != nil {
-		return opError("create", err)
-	}
-	return opError("create", c.nl.Do(ctx, req, nil))
 }

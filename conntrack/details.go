@@ -3,6 +3,8 @@ package conntrack
 import (
 	"encoding/hex"
 	"fmt"
+	"strconv"
+	"strings"
 	"unique"
 )
 
@@ -104,8 +106,8 @@ func (l Labels) Bits() []uint8 {
 	return bits
 }
 
-// String returns the labels as the numbers of Bits joined by commas, as
-// conntrack -L -o labels does without /etc/xtables/connlabel.conf.
+// String returns the numbers of Bits joined by commas. conntrack -L -o labels
+// has names in their place, those of /etc/xtables/connlabel.conf.
 func (l Labels) String() string { return string(l.append(nil)) }
 
 func (l Labels) append(b []byte) []byte {
@@ -116,6 +118,19 @@ func (l Labels) append(b []byte) []byte {
 		b = fmt.Append(b, n)
 	}
 	return b
+}
+
+// parseLabels reads what String writes.
+func parseLabels(s string) (Labels, error) {
+	var l Labels
+	for word := range strings.SplitSeq(s, ",") {
+		n, err := strconv.ParseUint(word, 10, 7)
+		if err != nil {
+			return Labels{}, fmt.Errorf("%q is no label's number", word)
+		}
+		l[n/8] |= 1 << (n % 8)
+	}
+	return l, nil
 }
 
 // MarshalText writes the 16 bytes in hexadecimal, label 0 in the lowest bit of

@@ -2,9 +2,6 @@ package conntrack
 
 import (
 	"errors"
-	"fmt"
-	"math"
-	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
@@ -32,12 +29,15 @@ func (t Tuple) encode(b *nfnl.Builder, typ, zone uint16) {
 }
 
 func (t Tuple) encodeIP(b *nfnl.Builder) {
-	src, dst := uint16(ctaIPv4Src), uint16(ctaIPv4Dst)
-	if !t.Src.Is4() {
-		src, dst = ctaIPv6Src, ctaIPv6Dst
+	if t.Src.Is4() {
+		src, dst := t.Src.As4(), t.Dst.As4()
+		b.Bytes(ctaIPv4Src, src[:])
+		b.Bytes(ctaIPv4Dst, dst[:])
+		return
 	}
-	b.Bytes(src, t.Src.AsSlice())
-	b.Bytes(dst, t.Dst.AsSlice())
+	src, dst := t.Src.As16(), t.Dst.As16()
+	b.Bytes(ctaIPv6Src, src[:])
+	b.Bytes(ctaIPv6Dst, dst[:])
 }
 
 func (t Tuple) encodeProto(b *nfnl.Builder) {
@@ -57,77 +57,39 @@ func (t Tuple) encodeProto(b *nfnl.Builder) {
 	}
 }
 
-// encodeGet asks for one entry by the tuple of either direction.
-func encodeGet(t Tuple, zone uint16) (nfnl.Message, error) {
-	if err := t.check(); err != nil {
-		return nfnl.Message{}, err
-	}
-	b := nfnl.NewNetfilter(subsystem, opGet, 0, t.family())
-	t.encode(b, ctaTupleOrig, 0)
-	if zone != 0 {
-		b.U16(ctaZone, zone)
-	}
-	return b.Message(), nil
-}
-
 var errNoID = errors.New("the flow has no ID (CTA_ID): take it from All, Snapshot or Get, " +
 	"so that a later entry of the same tuple is not hit")
 
 // encodeDelete asks to remove exactly one entry. A delete request without
 // CTA_TUPLE_ORIG or CTA_TUPLE_REPLY empties the table (ctnetlink_del_conntrack),
-// and one without CTA_ID hits whatever has the tuple by now: neither is ever
-// made.
+// and one without CTA_ID hits whatever has the tuple by now: neither is ever made.
 func encodeDelete(f *Flow) (nfnl.Message, error) {
-	if err := f.Original.check(); err != nil {
-		return nfnl.Message{}, err
-	}
+	return encodeEntry(new(nfnl.Builder), opDelete, f)
+}
+
+// encodeEntry starts a request about the one entry that has the flow's original
+// tuple, zone and ID. Of the operations, only a delete compares the ID.
+func encodeEntry(b *nfnl.Builder, op uint8, f *Flow) (nfnl.Message, error) {
 	if !f.Has(FieldID) {
-		return nfnl.Message{}, errNoID
+		return nfnl.Message{}, errors.Join(f.Original.check(), errNoID)
 	}
-	b := nfnl.NewNetfilter(subsystem, opDelete, 0, f.Original.family())
-	f.Original.encode(b, ctaTupleOrig, f.OriginalZone)
-	if f.Zone != 0 {
-		b.U16(ctaZone, f.Zone)
+	if _, err := encodeLookup(b, op, f); err != nil {
+		return nfnl.Message{}, err
 	}
 	b.U32(ctaID, f.ID)
 	return b.Message(), nil
 }
 
-// encodeCreate asks for a new entry.
-func encodeCreate(f *Flow) (nfnl.Message, error) {
-	for _, t := range []Tuple{f.Original, f.Reply} {
-		if err := t.check(); err != nil {
-			return nfnl.Message{}, err
-		}
+// encodeLookup starts a request about whatever entry has the flow's original
+// tuple, in either direction, and zone.
+func encodeLookup(b *nfnl.Builder, op uint8, f *Flow) (nfnl.Message, error) {
+	if err := f.Original.check(); err != nil {
+		return nfnl.Message{}, err
 	}
-	if f.Timeout < time.Second || f.Timeout > math.MaxUint32*time.Second {
-		return nfnl.Message{}, fmt.Errorf("timeout %v: want 1s to %v", f.Timeout, math.MaxUint32*time.Second)
-	}
-	b := nfnl.NewNetfilter(subsystem, opNew, nfnl.Create|nfnl.Exclude, f.Original.family())
+	b.Netfilter(subsystem, op, 0, f.Original.family())
 	f.Original.encode(b, ctaTupleOrig, f.OriginalZone)
-	f.Reply.encode(b, ctaTupleReply, f.ReplyZone)
 	if f.Zone != 0 {
 		b.U16(ctaZone, f.Zone)
 	}
-	b.U32(ctaStatus, uint32(f.Status|Confirmed)) // EBUSY without it
-	b.U32(ctaTimeout, uint32(f.Timeout/time.Second))
-	if f.Has(FieldMark) || f.Mark != 0 {
-		b.U32(ctaMark, f.Mark)
-	}
-	if f.Original.Proto == ProtoTCP {
-		f.TCP.encode(b)
-	}
 	return b.Message(), nil
-}
-
-func (t *TCPInfo) encode(b *nfnl.Builder) {
-	b.Nested(ctaProtoinfo, func() {
-		b.Nested(ctaProtoinfoTCP, func() {
-			b.U8(ctaTCPState, uint8(t.State))
-			b.Bytes(ctaTCPFlagsOrig, []byte{t.OriginalFlags, t.OriginalFlags})
-			b.Bytes(ctaTCPFlagsReply, []byte{t.ReplyFlags, t.ReplyFlags})
-			b.U8(ctaTCPScaleOrig, t.OriginalScale)
-			b.U8(ctaTCPScaleReply, t.ReplyScale)
-		})
-	})
 }

@@ -32,31 +32,84 @@ func (t EventType) String() string {
 }
 
 // Event is a change of the table. Flow holds what the kernel sent with it,
-// which may be less than a dump shows: see Flow.Has.
+// which may be less than a dump shows: see Flow.Has. The mark is sent when it
+// is not 0 or has just changed, and counters only with EventDestroy.
 type Event struct {
 	Type EventType
+	// Port is who caused it: the port ID of the netlink socket whose request
+	// did, which often is the number of its process; 0 is the kernel itself,
+	// by a packet or a timer.
+	Port uint32
+	// At is when it happened (CTA_TIMESTAMP_EVENT): Linux 6.16 and later, for
+	// entries made since net.netfilter.nf_conntrack_timestamp was 1; else 0.
+	At   Timestamp
 	Flow Flow
 }
 
-// Expired reports that the entry ended because its time ran out. An entry that
-// was deleted or evicted still had time left, which the kernel sends along with
-// the event (CTA_TIMEOUT, left out when it is less than 1 s: one deleted in its
-// last second counts as expired). Kernels before 5.13 send neither time nor TCP
-// state with it; on those the answer for TCP is false, and for other protocols
-// not to be relied on.
-func (e Event) Expired() bool {
-	f := &e.Flow
-	told := f.Has(FieldTCP) || f.Original.Proto != ProtoTCP
-	return e.Type == EventDestroy && told && !f.Has(FieldTimeout)
+// Reason is why an entry ended.
+type Reason uint8
+
+// The reasons.
+const (
+	// ReasonUnknown is that of events other than EventDestroy, and of ends
+	// that kernels before 5.13 do not explain.
+	ReasonUnknown Reason = iota
+	// ReasonExpired is that its time ran out.
+	ReasonExpired
+	// ReasonDeleted is that a netlink request removed it: Event.Port tells
+	// whose.
+	ReasonDeleted
+	// ReasonRemoved is that the kernel removed it with time left: a
+	// connection refused by its first answer, a closed one opened again with
+	// the same ports, early drop from a full table, an interface that went
+	// down with masquerading on it.
+	ReasonRemoved
+)
+
+var reasonNames = [...]string{"unknown", "expired", "deleted", "removed"}
+
+// String returns the constant's word, such as "expired".
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return reasonNames[ReasonUnknown]
 }
+
+// Reason returns why the entry ended. An entry that had time left has it sent
+// along (CTA_TIMEOUT, left out when it is less than 1 s: one removed in its
+// last second counts as expired). Kernels before 5.13 send neither time nor
+// TCP state; for protocols other than TCP their silence cannot be told from
+// expiry.
+func (e Event) Reason() Reason {
+	f := &e.Flow
+	switch {
+	case e.Type != EventDestroy:
+		return ReasonUnknown
+	case e.Port != 0:
+		return ReasonDeleted
+	case f.Has(FieldTimeout):
+		return ReasonRemoved
+	case f.Has(FieldTCP) || f.Original.Proto != ProtoTCP:
+		return ReasonExpired
+	}
+	return ReasonUnknown
+}
+
+// Expired reports that the entry ended because its time ran out: Reason is
+// ReasonExpired.
+func (e Event) Expired() bool { return e.Reason() == ReasonExpired }
 
 // EventOptions chooses what Events yields. The zero EventOptions, as a nil one,
 // is everything with the default buffer.
 type EventOptions struct {
 	// Types are the event types wanted; none means all.
 	Types []EventType
-	// Filter is checked in Go. An event that lacks a value the filter asks
-	// for does not match.
+	// Filter chooses among the events. An event that lacks a value the filter
+	// asks for does not match. The kernel checks family, protocol, addresses
+	// and single ports of the original direction, status and mark by a socket
+	// filter (BPF), so that events that differ in them cost little and take no
+	// room in the receive buffer.
 	Filter *Filter
 	// ReadBuffer is the socket's receive buffer in bytes; 0 is 8 MiB, room
 	// for about 13,000 events. Above net.core.rmem_max it takes CAP_NET_ADMIN
@@ -71,24 +124,26 @@ type EventOptions struct {
 const defaultEventBuffer = 8 << 20
 
 // Events yields changes of the table as they happen, in order. A nil error
-// goes with an event. ErrOverrun says that events were lost, and ranging goes
-// on; any other error is the last.
+// goes with an event. ErrOverrun says that events were lost at that place, see
+// Overrun, and ranging goes on; any other error is the last. However slow the
+// reader is, the kernel does not wait for it.
 //
 // With net.netfilter.nf_conntrack_events=2, the default of Linux 6.1 and
-// later, entries made before anybody listened send no events.
+// later, entries made before anybody listened, in any network namespace, send
+// no events.
 func (c *Conn) Events(ctx context.Context, opts *EventOptions) iter.Seq2[Event, error] {
 	if opts == nil {
 		opts = &EventOptions{}
 	}
-	cfg := nfnl.ListenConfig{Groups: opts.groups(), ReadBuffer: opts.ReadBuffer, Ready: opts.Ready}
+	cfg := nfnl.ListenConfig{Groups: opts.groups(), ReadBuffer: opts.ReadBuffer, Filter: opts.Filter.events(), Ready: opts.Ready}
 	if cfg.ReadBuffer == 0 {
 		cfg.ReadBuffer = defaultEventBuffer
 	}
 	return func(yield func(Event, error) bool) {
+		var e Event
 		for m, err := range c.nl.Listen(ctx, cfg) {
-			e := Event{Type: eventType(m)}
-			if err == nil && e.Type != 0 {
-				err = decodeFlow(m.Data, &e.Flow)
+			if err == nil {
+				err = e.decode(m)
 			}
 			switch {
 			case errors.Is(err, ErrOverrun):
@@ -105,6 +160,31 @@ func (c *Conn) Events(ctx context.Context, opts *EventOptions) iter.Seq2[Event, 
 			}
 		}
 	}
+}
+
+// decode reads an event; Type is 0 of a message that is none.
+func (e *Event) decode(m nfnl.Message) error {
+	*e = Event{Type: eventType(m), Port: m.Port}
+	if e.Type == 0 {
+		return nil
+	}
+	if err := decodeFlow(m.Data, &e.Flow); err != nil {
+		return err
+	}
+	e.At = eventTime(m.Data[nfgenmsgLen:])
+	return nil
+}
+
+// eventTime looks for what no row of a dump has.
+func eventTime(b []byte) Timestamp {
+	var a nfnl.Attr
+	var bad nfnl.Fault
+	for len(b) > 0 {
+		if a, b = nfnl.Cut(b); a.Type == ctaEventTime {
+			return Timestamp(a.U64(&bad))
+		}
+	}
+	return 0
 }
 
 func (o *EventOptions) groups() []uint32 {

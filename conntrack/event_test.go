@@ -126,7 +126,7 @@ func TestEventType(t *testing.T) {
 	}
 }
 
-func TestExpired(t *testing.T) {
+func TestReason(t *testing.T) {
 	tcp := Flow{Original: Tuple{Proto: ProtoTCP}, Fields: FieldTCP}
 	udp := Flow{Original: Tuple{Proto: ProtoUDP}}
 	left := func(f Flow) Flow {
@@ -135,23 +135,69 @@ func TestExpired(t *testing.T) {
 	}
 	old := tcp // before Linux 5.13: neither time nor state
 	old.Fields = FieldStatus
+	destroy := func(port uint32, f Flow) Event { return Event{Type: EventDestroy, Port: port, Flow: f} }
 	tests := map[string]struct {
 		event Event
-		want  bool
+		want  Reason
 	}{
-		"TCP, no time left":          {Event{EventDestroy, tcp}, true},
-		"TCP, time left":             {Event{EventDestroy, left(tcp)}, false},
-		"TCP, an old kernel":         {Event{EventDestroy, old}, false},
-		"TCP, time but no state":     {Event{EventDestroy, left(old)}, false},
-		"UDP, no time left":          {Event{EventDestroy, udp}, true},
-		"UDP, time left":             {Event{EventDestroy, left(udp)}, false},
-		"an update without a time":   {Event{EventUpdate, udp}, false},
-		"a new entry without a time": {Event{EventNew, tcp}, false},
-		"no event":                   {Event{}, false},
+		"TCP, no time left":              {destroy(0, tcp), ReasonExpired},
+		"TCP, time left":                 {destroy(0, left(tcp)), ReasonRemoved},
+		"TCP, an old kernel":             {destroy(0, old), ReasonUnknown},
+		"TCP, time but no state":         {destroy(0, left(old)), ReasonRemoved},
+		"UDP, no time left":              {destroy(0, udp), ReasonExpired},
+		"UDP, time left":                 {destroy(0, left(udp)), ReasonRemoved},
+		"by request":                     {destroy(1234, left(tcp)), ReasonDeleted},
+		"by request, in its last second": {destroy(1234, tcp), ReasonDeleted},
+		"by request, an old kernel":      {destroy(1234, old), ReasonDeleted},
+		"an update without a time":       {Event{Type: EventUpdate, Flow: udp}, ReasonUnknown},
+		"a new entry without a time":     {Event{Type: EventNew, Port: 7, Flow: tcp}, ReasonUnknown},
+		"no event":                       {Event{}, ReasonUnknown},
 	}
 	for name, tt := range tests {
-		if got := tt.event.Expired(); got != tt.want {
-			t.Errorf("%s: %v", name, got)
+		if got := tt.event.Reason(); got != tt.want || tt.event.Expired() != (got == ReasonExpired) {
+			t.Errorf("%s: %v, expired: %v", name, got, tt.event.Expired())
 		}
+	}
+	for r, want := range map[Reason]string{ReasonUnknown: "unknown", ReasonExpired: "expired", ReasonDeleted: "deleted", ReasonRemoved: "removed", 9: "unknown"} {
+		if r.String() != want {
+			t.Errorf("%q, want %q", r, want)
+		}
+	}
+}
+
+// TestEventHeader reads what an event has and a row of a dump has not.
+func TestEventHeader(t *testing.T) {
+	b := nfnl.NewNetfilter(subsystem, opDelete, 0, familyIPv4)
+	tupleTCP.encode(b, ctaTupleOrig, 0)
+	b.U64(ctaEventTime, 1795252248_154281000)
+	var e Event
+	must(t, e.decode(nfnl.Message{Type: subsystem<<8 | opDelete, Port: 4098062186, Data: b.Message().Data}))
+	want := Event{Type: EventDestroy, Port: 4098062186, At: 1795252248_154281000, Flow: Flow{Original: tupleTCP}}
+	if e != want {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// TestEventsAllocateNothing reads events of all types, and a malformed one at
+// the end.
+func TestEventsAllocateNothing(t *testing.T) {
+	events := make([][]byte, 1000)
+	for i, f := range flows(len(events)) {
+		events[i] = happened(EventType(1+i%3), f)
+	}
+	read := func(n int) float64 {
+		return testing.AllocsPerRun(3, func() {
+			c, peer := fake(t, silent)
+			seen := 0
+			for _, err := range c.Events(t.Context(), &EventOptions{Ready: func() { peer.Multicast(1, events[:n]...) }}) {
+				must(t, err)
+				if seen++; seen == n {
+					break
+				}
+			}
+		})
+	}
+	if few, all := read(1), read(len(events)); all-few > 3 {
+		t.Errorf("%v allocations for %d events, %v for 1", all, len(events), few)
 	}
 }

@@ -164,15 +164,17 @@ func holds(t *testing.T, c *Conn, want []Flow) {
 	}
 }
 
-// TestDeleteRefuses gives Delete what is not an entry. In ctnetlink a request
-// that lacks a tuple the kernel accepts is a flush: nothing may be removed.
-func TestDeleteRefuses(t *testing.T) {
-	c, _ := emptyTable(t)
+// innocents are entries that nobody wants changed, of several kinds.
+func innocents(t testing.TB, c *Conn) []Flow {
 	none, both, _, _ := zoned()
-	table := create(t, c, none, both, entry(tupleUDP6), entry(tupleEcho))
+	return create(t, c, none, both, entry(tupleUDP6), entry(tupleEcho))
+}
+
+// spoiled are flows that are no entry of a table of innocents.
+func spoiled(table []Flow) map[string]Flow {
 	target, inZone, v6, echo := table[0], table[1], table[2], table[3]
 	spoil := func(f Flow, how func(*Flow)) Flow { how(&f); return f }
-	tests := map[string]Flow{
+	return map[string]Flow{
 		"zero":                  {},
 		"ID alone":              {ID: target.ID, Fields: FieldID},
 		"bogus ID alone":        {ID: 1, Fields: FieldID},
@@ -202,6 +204,14 @@ func TestDeleteRefuses(t *testing.T) {
 		"wrong ICMP ID":         spoil(echo, func(f *Flow) { f.Original.ICMPID++ }),
 		"another's ID":          spoil(target, func(f *Flow) { f.ID = inZone.ID }),
 	}
+}
+
+// TestDeleteRefuses gives Delete what is not an entry. In ctnetlink a request
+// that lacks a tuple the kernel accepts is a flush: nothing may be removed.
+func TestDeleteRefuses(t *testing.T) {
+	c, _ := emptyTable(t)
+	table := innocents(t, c)
+	tests := spoiled(table)
 	for name, f := range tests {
 		if err := c.Delete(within(t), f); !isOp(err, "delete") {
 			t.Errorf("%s: %v", name, err)

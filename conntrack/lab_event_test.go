@@ -199,3 +199,15 @@ func keepCreating(t *testing.T, c *Conn) (stop func()) {
 		must(t, <-done)
 	}
 }
+
+// take waits for the next event of all.
+func (r *recorder) take(t *testing.T) Event {
+	t.Helper()
+	select {
+	case e := <-r.events:
+		return e
+	case <-time.After(patience):
+		t.Fatal("no event in time")
+		return Event{}
+	}
+}

@@ -3,6 +3,7 @@ package conntrack
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,34 @@ func TestWithoutCapability(t *testing.T) {
 		return own.Close()
 	}))
 	holds(t, c, []Flow{flow})
+}
+
+// TestDeleteAllWithoutCapability has all of a batch refused, and the rest not
+// sent.
+func TestDeleteAllWithoutCapability(t *testing.T) {
+	c, h := emptyTable(t)
+	const n = chunkSize + 50
+	fill(t, c, flows(n))
+	s, err := c.Snapshot(within(t), nil)
+	must(t, err)
+	for _, dry := range []bool{false, true} {
+		must(t, h.Do(func() error {
+			if err := dropCapabilities(); err != nil {
+				return err
+			}
+			report, err := c.DeleteAll(within(t), slices.Values(s.Flows), &DeleteOptions{DryRun: dry})
+			if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+				t.Errorf("dry %v: %v", dry, err)
+			}
+			if report.Refused+report.Unknown != chunkSize || report.Total() != chunkSize {
+				t.Errorf("dry %v: %v", dry, report)
+			}
+			return nil
+		}))
+	}
+	if left := count(t, c, nil); left != n {
+		t.Errorf("%d are left", left)
+	}
 }
 
 // dropCapabilities takes all effective capabilities from the calling thread.

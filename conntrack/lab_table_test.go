@@ -43,6 +43,7 @@ func (s *stage) everything(c *Conn) {
 	create(s.t, c, zone, original, reply, assured,
 		entry(tuple(ProtoGRE, "10.0.0.1:18", "10.0.0.2:52")),
 		entry(tuple(112, "10.0.0.1:0", "224.0.0.18:0")))
+	s.kinds(c)
 }
 
 // settled waits for the last segments of the connections that were ended.
@@ -72,6 +73,7 @@ func TestAgainstTools(t *testing.T) {
 	c := dialHost(t, s.client)
 	s.everything(c)
 	s.settled(c)
+	s.supported(c)
 	t.Run("conntrack -L", func(t *testing.T) {
 		lab.Tool(t, "conntrack")
 		eventually(t, func() (got, want map[string]int) {
@@ -122,14 +124,13 @@ func eventually[K comparable](t *testing.T, looks func() (got, want map[K]int)) 
 	t.Fatalf("%d entries, want %d", len(got), len(want))
 }
 
-// ours is the table as All and AppendText show it.
+// ours is the table as All and Append show it.
 func ours(t *testing.T, c *Conn) []byte {
 	t.Helper()
 	var b []byte
 	for f, err := range c.All(within(t), nil) {
 		must(t, err)
-		b, _ = f.AppendText(b)
-		b = append(b, '\n')
+		b = append(f.Append(b, LayoutFamily|LayoutID|LayoutTimes|LayoutAge), '\n')
 	}
 	return b
 }
@@ -139,11 +140,11 @@ func theirs(t *testing.T, h *lab.Host) []byte {
 	t.Helper()
 	var text []byte
 	for _, family := range []string{"ipv4", "ipv6"} {
-		out, err := h.Exec(within(t), "conntrack", "-L", "-f", family, "-o", "extended,id")
+		out, err := h.Exec(within(t), "conntrack", "-L", "-f", family, "-o", "extended,id,ktimestamp")
 		must(t, err)
 		text = append(text, out...)
 	}
-	return deltaTime.ReplaceAll(text, nil)
+	return text
 }
 
 var timeLeft = regexp.MustCompile(`^(ipv\d +\d+ \S+ +\d+ )(\d+) `)
@@ -164,13 +165,16 @@ func timeouts(t *testing.T, text []byte) map[string]int {
 	return m
 }
 
-// textual leaves of a flow what conntrack -L -o extended,id shows of it,
-// without the timeout.
+// textual leaves of a flow what conntrack -L -o extended,id,ktimestamp shows of
+// it, without the timeout.
 func textual(f Flow) Flow {
-	f.Timeout, f.Start, f.Stop = 0, 0, 0
-	f.Fields &^= FieldStart | FieldStop
+	f.Timeout, f.Start = 0, f.Start-f.Start%1e9
 	f.TCP = TCPInfo{State: f.TCP.State}
 	f.Status &= SeenReply | Assured | Offload | HWOffload
+	d := f.Details()
+	d = Details{Helper: d.Helper, SecurityContext: d.SecurityContext,
+		SCTP: SCTPInfo{State: d.SCTP.State}, DCCP: DCCPInfo{State: d.DCCP.State}}
+	f.setDetails(d)
 	return f
 }
 
@@ -178,11 +182,14 @@ func textual(f Flow) Flow {
 // reference is counted in use=, and the default zone is shown as zone=0.
 func procText(f Flow) Flow {
 	f = textual(f)
-	f.Fields &^= FieldID | FieldSecmark
+	f.Fields &^= FieldID | FieldSecmark | FieldStart | FieldHelper
 	if f.Zone == 0 {
 		f.Fields &^= FieldZone
 	}
-	f.ID, f.Use, f.Secmark = 0, 0, 0
+	f.ID, f.Use, f.Secmark, f.Start = 0, 0, 0, 0
+	d := f.Details()
+	d.Helper = ""
+	f.setDetails(d)
 	return f
 }
 

@@ -1,67 +1,13 @@
 package conntrack
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
-
-// ParseError is a line that is not a conntrack entry.
-type ParseError struct {
-	Line   int    // from 1; 0 from ParseFlow
-	Column int    // in bytes, from 1: where the fault begins
-	Token  string // what stands there; empty at the end of the line
-	Msg    string // what is wrong with it
-}
-
-func (e *ParseError) Error() string {
-	where := fmt.Sprintf("column %d", e.Column)
-	if e.Line > 0 {
-		where = fmt.Sprintf("line %d, %s", e.Line, where)
-	}
-	if e.Token == "" {
-		return fmt.Sprintf("conntrack: %s: %s", where, e.Msg)
-	}
-	return fmt.Sprintf("conntrack: %s: %q: %s", where, e.Token, e.Msg)
-}
-
-// maxLine bytes are the most a line may have.
-const maxLine = 64 << 10
-
-// ReadFlows reads the lines of /proc/net/nf_conntrack, of the older
-// /proc/net/ip_conntrack, and of conntrack -L (default, extended, id). Empty
-// lines are skipped. A line that is none of these yields a *ParseError, and
-// reading goes on with the next; any other error is the last.
-func ReadFlows(r io.Reader) iter.Seq2[Flow, error] {
-	return func(yield func(Flow, error) bool) {
-		lines := bufio.NewScanner(r)
-		lines.Buffer(nil, maxLine)
-		n := 0
-		for lines.Scan() {
-			n++
-			line := lines.Text()
-			if strings.TrimSpace(line) == "" {
-				continue
-			}
-			f, err := ParseFlow(line)
-			if perr, ok := errors.AsType[*ParseError](err); ok {
-				perr.Line = n
-			}
-			if !yield(f, err) {
-				return
-			}
-		}
-		if err := lines.Err(); err != nil {
-			yield(Flow{}, fmt.Errorf("conntrack: line %d: %w", n+1, err))
-		}
-	}
-}
 
 // ParseFlow reads one line, as ReadFlows does. Keys and bracketed words it does
 // not know are skipped: new kernels add them. The error is a *ParseError, and
@@ -69,14 +15,11 @@ func ReadFlows(r io.Reader) iter.Seq2[Flow, error] {
 func ParseFlow(line string) (Flow, error) {
 	p := parser{line: line}
 	p.next()
-	p.head()
-	for p.err == nil && p.tok != "" {
-		p.item()
-		p.next()
+	if strings.HasPrefix(p.tok, "[") {
+		p.fail("want an entry; events are for ReadEvents")
 	}
-	p.finish()
-	if p.err != nil {
-		return Flow{}, p.err
+	if err := p.entry(); err != nil {
+		return Flow{}, err
 	}
 	return p.flow, nil
 }
@@ -89,11 +32,29 @@ type parser struct {
 	end  int    // where it ends
 
 	flow      Flow
+	details   Details
+	port      uint32  // of an event
 	family    string  // "ipv4", "ipv6", or empty
+	untracked bool    // named "unknown": its tuples have no ports
 	tuple     int     // 0 original, 1 reply; -1 before the first src=
 	seen      [2]keys // keys met of each tuple
 	unreplied bool
 	err       *ParseError
+}
+
+// entry reads what describes an entry: to the end of the line, from the
+// current token on.
+func (p *parser) entry() error {
+	p.head()
+	for p.err == nil && p.tok != "" {
+		p.item()
+		p.next()
+	}
+	p.finish()
+	if p.err != nil {
+		return p.err
+	}
+	return nil
 }
 
 // keys is a set of the keys of a tuple.
@@ -145,7 +106,8 @@ func (p *parser) head() {
 	p.next()
 	p.flow.Original.Proto = Proto(p.number(8))
 	p.flow.Reply.Proto = p.flow.Original.Proto
-	if want := p.flow.Original.Proto.name(); p.err == nil && name != want && want != "unknown" {
+	p.untracked = name == "unknown" // by this kernel, at least: Linux 6.16 has no tracker of DCCP
+	if want := p.flow.Original.Proto.name(); p.err == nil && name != want && !p.untracked && want != "unknown" {
 		p.fail(fmt.Sprintf("is %s, but the protocol was named %q", want, name))
 	}
 	p.next()
@@ -157,21 +119,37 @@ func (p *parser) head() {
 	p.state()
 }
 
-// state reads the word of a protocol that has one. SCTP's and DCCP's are
-// skipped.
+// state reads the word of a protocol that has one.
 func (p *parser) state() {
 	if p.tok == "" || p.tok[0] == '[' || strings.Contains(p.tok, "=") {
 		return
 	}
-	if p.flow.Original.Proto == ProtoTCP {
-		s, ok := ParseTCPState(p.tok)
-		if !ok {
-			p.fail("not a TCP state of conntrack")
-		}
-		p.flow.TCP.State = s
-		p.flow.Fields |= FieldTCP
+	f, ok := &p.flow, true
+	switch f.Original.Proto {
+	case ProtoTCP:
+		f.TCP.State, ok = ParseTCPState(p.tok)
+		f.Fields |= FieldTCP
+	case ProtoSCTP:
+		p.details.SCTP.State, ok = ParseSCTPState(p.tok)
+		f.Fields |= FieldSCTP
+	case ProtoDCCP:
+		p.details.DCCP.State, ok = parseDCCPWord(p.tok)
+		f.Fields |= FieldDCCP
+	}
+	if !ok {
+		p.fail("not a " + strings.ToUpper(f.Original.Proto.name()) + " state of conntrack")
 	}
 	p.next()
+}
+
+// parseDCCPWord reads also what conntrack(8) prints of a DCCP connection: the
+// word that SCTP has for the number of the state.
+func parseDCCPWord(s string) (DCCPState, bool) {
+	if state, ok := ParseDCCPState(s); ok {
+		return state, true
+	}
+	state, ok := ParseSCTPState(s)
+	return DCCPState(state), ok
 }
 
 func (p *parser) number(bits int) uint64 {
@@ -192,24 +170,44 @@ func (p *parser) parse(s string, bits int) uint64 {
 
 // item reads one key=value or [WORD].
 func (p *parser) item() {
-	switch p.tok {
+	key, value, ok := strings.Cut(p.tok, "=")
+	switch {
+	case p.tok[0] == '[':
+		p.bracket(key, value)
+	case ok && !p.tupleKey(key, value) && !p.flowKey(key, value):
+		p.detailKey(key, value)
+	case !ok && p.tok == "labels": // none that has a name
+	case !ok:
+		p.fail("want key=value or a word in brackets")
+	}
+}
+
+// bracket reads what stands in brackets.
+func (p *parser) bracket(key, value string) {
+	switch f := &p.flow; key {
 	case "[UNREPLIED]":
 		p.unreplied = true
 	case "[ASSURED]":
-		p.flow.Status |= Assured
+		f.Status |= Assured
 	case "[OFFLOAD]":
-		p.flow.Status |= Offload
+		f.Status |= Offload
 	case "[HW_OFFLOAD]":
-		p.flow.Status |= Offload | HWOffload
-	default:
-		key, value, ok := strings.Cut(p.tok, "=")
-		switch {
-		case ok && !p.tupleKey(key, value):
-			p.flowKey(key, value)
-		case !ok && p.tok[0] != '[':
-			p.fail("want key=value or a word in brackets")
-		}
+		f.Status |= Offload | HWOffload
+	case "[start":
+		f.Start, f.Fields = p.time(value), f.Fields|FieldStart
+	case "[stop":
+		f.Stop, f.Fields = p.time(value), f.Fields|FieldStop
 	}
+}
+
+// time reads an instant as ctime(3) writes it, with the bracket behind it.
+func (p *parser) time(s string) Timestamp {
+	t, err := time.ParseInLocation(time.ANSIC+"]", s, time.Local)
+	if err != nil || t.Unix() != Timestamp(t.UnixNano()).Time().Unix() {
+		p.fail("want a time such as Mon Jan  2 15:04:05 2006")
+		return 0
+	}
+	return Timestamp(t.UnixNano())
 }
 
 // tupleKey reads a key of the current tuple and reports whether it was one.
@@ -258,8 +256,8 @@ func (p *parser) addr(s string) netip.Addr {
 	return a
 }
 
-// flowKey reads a key of the flow itself.
-func (p *parser) flowKey(key, value string) {
+// flowKey reads a key of the flow itself and reports whether it was one.
+func (p *parser) flowKey(key, value string) bool {
 	f, counter := &p.flow, &p.flow.OriginalCounter
 	if p.tuple == 1 {
 		counter = &f.ReplyCounter
@@ -284,12 +282,42 @@ func (p *parser) flowKey(key, value string) {
 		f.OriginalZone = uint16(p.parse(value, 16))
 	case "zone-reply":
 		f.ReplyZone = uint16(p.parse(value, 16))
+	default:
+		return false
 	}
+	return true
+}
+
+// detailKey reads a key that few flows have, or only events.
+func (p *parser) detailKey(key, value string) {
+	switch f := &p.flow; key {
+	case "helper":
+		p.details.Helper, f.Fields = p.name(value), f.Fields|FieldHelper
+	case "secctx":
+		p.details.SecurityContext, f.Fields = p.name(value), f.Fields|FieldSecurityContext
+	case "labels":
+		if labels, err := parseLabels(value); err == nil { // else they are names, which it does not know
+			p.details.Labels, f.Fields = labels, f.Fields|FieldLabels
+		}
+	case "portid":
+		p.port = uint32(p.parse(value, 32))
+	case "progname": // may have spaces and brackets, and is the last
+		p.end = len(p.line)
+	}
+}
+
+// name keeps a copy, not to hold the line by it.
+func (p *parser) name(s string) string {
+	if !utf8.ValidString(s) {
+		p.fail("not UTF-8")
+	}
+	return strings.Clone(s)
 }
 
 // finish checks that both tuples are whole and of one family.
 func (p *parser) finish() {
 	f := &p.flow
+	f.setDetails(p.details)
 	f.Fields |= FieldStatus
 	if !p.unreplied {
 		f.Status |= SeenReply
@@ -298,7 +326,7 @@ func (p *parser) finish() {
 	switch proto := f.Original.Proto; {
 	case proto == ProtoICMP || proto == ProtoICMPv6:
 		want |= keyType | keyCode | keyID
-	case f.Original.hasPorts():
+	case f.Original.hasPorts() && !p.untracked:
 		want |= keySrcPort | keyDstPort
 	}
 	is4 := f.Original.Src.Is4()

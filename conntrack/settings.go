@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,9 +13,9 @@ import (
 // Settings are the tracker's sysctls, net.netfilter.nf_conntrack_*, of one
 // network namespace. A value that the kernel does not have is zero; Has tells.
 type Settings struct {
-	// Max is how many entries the table may hold, for all namespaces
-	// together; Count is how many this namespace has, and Buckets how many
-	// hash chains all share.
+	// Max is how many entries a namespace may have, one number for all of
+	// them; Count is how many this namespace has, and Buckets how many hash
+	// chains all share.
 	Max, Count, Buckets uint64
 
 	// Accounting and Timestamps add counters and times to new entries.
@@ -45,7 +46,7 @@ type Settings struct {
 
 // Timeouts are how long an entry lives after the last packet that renewed it,
 // by protocol and state. Policies (nft ct timeout, -j CT --timeout) override
-// them per flow and are not seen here.
+// those of ReadSettings per flow: see TimeoutPolicy.
 type Timeouts struct {
 	Generic, ICMP, ICMPv6, UDP, UDPStream, GRE, GREStream time.Duration
 
@@ -55,12 +56,20 @@ type Timeouts struct {
 	// TCPUnacknowledged for ESTABLISHED entries with unacknowledged data or
 	// without a reply; each only shortens.
 	TCPMaxRetrans, TCPUnacknowledged time.Duration
+	// TCPSynSent2 is that of simultaneous open. No sysctl sets it: only policies
+	// and DefaultTimeouts have it.
+	TCPSynSent2 time.Duration
+
+	SCTPClosed, SCTPCookieWait, SCTPCookieEchoed, SCTPEstablished              time.Duration
+	SCTPShutdownSent, SCTPShutdownRecd, SCTPShutdownAckSent, SCTPHeartbeatSent time.Duration
 }
 
 // TCP returns the timeout of a TCP state, 0 for one that has none.
 func (t Timeouts) TCP(s TCPState) time.Duration {
 	switch s {
-	case TCPSynSent, TCPSynSent2:
+	case TCPSynSent2:
+		return cmp.Or(t.TCPSynSent2, t.TCPSynSent)
+	case TCPSynSent:
 		return t.TCPSynSent
 	case TCPSynRecv:
 		return t.TCPSynRecv
@@ -114,6 +123,14 @@ var sysctls = []struct {
 	{"tcp_timeout_close", func(s *Settings) any { return &s.Timeouts.TCPClose }},
 	{"tcp_timeout_max_retrans", func(s *Settings) any { return &s.Timeouts.TCPMaxRetrans }},
 	{"tcp_timeout_unacknowledged", func(s *Settings) any { return &s.Timeouts.TCPUnacknowledged }},
+	{"sctp_timeout_closed", func(s *Settings) any { return &s.Timeouts.SCTPClosed }},
+	{"sctp_timeout_cookie_wait", func(s *Settings) any { return &s.Timeouts.SCTPCookieWait }},
+	{"sctp_timeout_cookie_echoed", func(s *Settings) any { return &s.Timeouts.SCTPCookieEchoed }},
+	{"sctp_timeout_established", func(s *Settings) any { return &s.Timeouts.SCTPEstablished }},
+	{"sctp_timeout_shutdown_sent", func(s *Settings) any { return &s.Timeouts.SCTPShutdownSent }},
+	{"sctp_timeout_shutdown_recd", func(s *Settings) any { return &s.Timeouts.SCTPShutdownRecd }},
+	{"sctp_timeout_shutdown_ack_sent", func(s *Settings) any { return &s.Timeouts.SCTPShutdownAckSent }},
+	{"sctp_timeout_heartbeat_sent", func(s *Settings) any { return &s.Timeouts.SCTPHeartbeatSent }},
 }
 
 const sysctlPrefix = "nf_conntrack_"

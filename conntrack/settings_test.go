@@ -31,6 +31,9 @@ func TestReadSettings(t *testing.T) {
 		"tcp_timeout_fin_wait": "122", "tcp_timeout_close_wait": "61", "tcp_timeout_last_ack": "34",
 		"tcp_timeout_time_wait": "123", "tcp_timeout_close": "10", "tcp_timeout_max_retrans": "300",
 		"tcp_timeout_unacknowledged": "301", "a_later_one": "x",
+		"sctp_timeout_closed": "11", "sctp_timeout_cookie_wait": "12", "sctp_timeout_cookie_echoed": "13",
+		"sctp_timeout_established": "14", "sctp_timeout_shutdown_sent": "15", "sctp_timeout_shutdown_recd": "16",
+		"sctp_timeout_shutdown_ack_sent": "17", "sctp_timeout_heartbeat_sent": "18",
 	}))
 	want := Settings{
 		Max: 262144, Count: 17, Buckets: 65536,
@@ -43,6 +46,9 @@ func TestReadSettings(t *testing.T) {
 			TCPFinWait: 122 * time.Second, TCPCloseWait: 61 * time.Second, TCPLastAck: 34 * time.Second,
 			TCPTimeWait: 123 * time.Second, TCPClose: 10 * time.Second,
 			TCPMaxRetrans: 5 * time.Minute, TCPUnacknowledged: 301 * time.Second,
+			SCTPClosed: 11 * time.Second, SCTPCookieWait: 12 * time.Second, SCTPCookieEchoed: 13 * time.Second,
+			SCTPEstablished: 14 * time.Second, SCTPShutdownSent: 15 * time.Second, SCTPShutdownRecd: 16 * time.Second,
+			SCTPShutdownAckSent: 17 * time.Second, SCTPHeartbeatSent: 18 * time.Second,
 		},
 		present: 1<<len(sysctls) - 1,
 	}
@@ -123,6 +129,10 @@ func TestTimeoutsTCP(t *testing.T) {
 		if got := timeouts.TCP(s); got != want {
 			t.Errorf("%v: %d, want %d", s, got, want)
 		}
+	}
+	timeouts.TCPSynSent2 = 9
+	if got := timeouts.TCP(TCPSynSent2); got != 9 {
+		t.Errorf("SYN_SENT2 of its own: %d", got)
 	}
 }
 

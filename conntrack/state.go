@@ -86,15 +86,26 @@ func (s TCPState) String() string {
 	return fmt.Sprintf("TCP_CONNTRACK_%d", uint8(s))
 }
 
-// ParseTCPState reads the kernel's word for a state; LISTEN, as old kernels
-// call it, is TCPSynSent2.
+// ParseTCPState reads what String writes, and LISTEN, which old kernels call
+// TCPSynSent2.
 func ParseTCPState(s string) (TCPState, bool) {
-	for i, name := range tcpStateNames {
-		if s == name {
-			return TCPState(i), true
-		}
+	if s == "LISTEN" {
+		return TCPSynSent2, true
 	}
-	return TCPSynSent2, s == "LISTEN"
+	n, ok := parseState(s, tcpStateNames[:], "TCP_CONNTRACK_")
+	return TCPState(n), ok
+}
+
+// parseState reads the word for a state, or the number of one that has none.
+func parseState(s string, names []string, prefix string) (uint8, bool) {
+	if i := slices.Index(names, s); i >= 0 {
+		return uint8(i), true
+	}
+	digits, ok := strings.CutPrefix(s, prefix)
+	if n, err := strconv.ParseUint(digits, 10, 8); ok && err == nil {
+		return uint8(n), true
+	}
+	return 0, false
 }
 
 // Status is a set of an entry's IPS_* bits (enum ip_conntrack_status in
@@ -176,10 +187,10 @@ func (s SCTPState) String() string {
 	return fmt.Sprintf("SCTP_CONNTRACK_%d", uint8(s))
 }
 
-// ParseSCTPState reads the kernel's word for a state.
+// ParseSCTPState reads what String writes.
 func ParseSCTPState(s string) (SCTPState, bool) {
-	i := slices.Index(sctpStateNames[:], s)
-	return SCTPState(max(i, 0)), i >= 0
+	n, ok := parseState(s, sctpStateNames[:], "SCTP_CONNTRACK_")
+	return SCTPState(n), ok
 }
 
 // DCCPState is the tracker's view of a DCCP connection (enum ct_dccp_states in
@@ -213,8 +224,8 @@ func (s DCCPState) String() string {
 	return fmt.Sprintf("CT_DCCP_%d", uint8(s))
 }
 
-// ParseDCCPState reads the kernel's word for a state.
+// ParseDCCPState reads what String writes.
 func ParseDCCPState(s string) (DCCPState, bool) {
-	i := slices.Index(dccpStateNames[:], s)
-	return DCCPState(max(i, 0)), i >= 0
+	n, ok := parseState(s, dccpStateNames[:], "CT_DCCP_")
+	return DCCPState(n), ok
 }

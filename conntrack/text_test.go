@@ -2,8 +2,10 @@ package conntrack
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,31 +14,19 @@ import (
 )
 
 // TestReadFlows reads the lines of testdata/lines.txt, writes each back as it
-// was, save its spacing, and reads what it wrote to the same flow.
+// was, and reads what it wrote to the same flow.
 func TestReadFlows(t *testing.T) {
-	text, err := os.ReadFile("testdata/lines.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "#") {
-			lines = append(lines, line)
-		}
-	}
+	inUTC(t)
+	lines := textLines(t, "lines.txt")
 	n := 0
-	for f, err := range ReadFlows(strings.NewReader(strings.Join(lines, ""))) {
+	for f, err := range ReadFlows(strings.NewReader(strings.Join(lines, "\n"))) {
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		layout := LayoutID
-		if strings.HasPrefix(lines[n], "ip") {
-			layout |= LayoutFamily
-		}
-		got := string(f.Append(nil, layout))
-		if want := strings.Fields(lines[n]); !slices.Equal(strings.Fields(got), want) {
-			t.Errorf("got  %s\nwant %s", got, strings.Join(want, " "))
+		got := string(f.Append(nil, layoutOf(lines[n])))
+		if want := written(lines[n]); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
 		}
 		if again, err := ParseFlow(got); again != f || err != nil {
 			t.Errorf("%s\nread again: %+v, %v\nwant %+v", got, plain(again), err, plain(f))
@@ -46,6 +36,77 @@ func TestReadFlows(t *testing.T) {
 	if n != len(lines) {
 		t.Errorf("%d flows of %d lines", n, len(lines))
 	}
+}
+
+// TestReadEvents does the same with testdata/events.txt.
+func TestReadEvents(t *testing.T) {
+	inUTC(t)
+	lines := textLines(t, "events.txt")
+	n := 0
+	for e, err := range ReadEvents(strings.NewReader(strings.Join(lines, "\n"))) {
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		got := string(e.Append(nil, layoutOf(lines[n])))
+		if want := written(lines[n]); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		if again, err := ParseEvent(got); again != e || err != nil {
+			t.Errorf("%s\nread again: %+v, %v\nwant %+v", got, again, err, e)
+		}
+		n++
+	}
+	if n != len(lines) {
+		t.Errorf("%d events of %d lines", n, len(lines))
+	}
+}
+
+// textLines are the lines of a file of testdata, without its comments.
+func textLines(t testing.TB, name string) []string {
+	text, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(strings.Split(strings.TrimSuffix(string(text), "\n"), "\n"),
+		func(line string) bool { return strings.HasPrefix(line, "#") })
+}
+
+// inUTC makes UTC the local time zone, in which the lines were printed.
+func inUTC(t testing.TB) {
+	local := time.Local
+	time.Local = time.UTC
+	t.Cleanup(func() { time.Local = local })
+}
+
+const everyLayout = LayoutFamily | LayoutID | LayoutLabels | LayoutTimes | LayoutAt | LayoutPort
+
+// layoutOf is the layout that writes the line: what is absent is left out.
+func layoutOf(line string) Layout {
+	if strings.Contains(line, "ipv4     2 ") || strings.Contains(line, "ipv6     10 ") {
+		return everyLayout
+	}
+	return everyLayout &^ LayoutFamily
+}
+
+var (
+	notKept = regexp.MustCompile(` (delta-time|timeout|stream_timeout|progname)=\S+`)
+	spaced  = regexp.MustCompile(`^(\w+ +)(\d+) +`) // of old kernels
+	address = regexp.MustCompile(`[\da-f:]{39}`)
+)
+
+// written is the line as it is written when it was read: without the keys that
+// are not kept, addresses in their short form, in the usual spacing.
+func written(line string) string {
+	line = notKept.ReplaceAllString(line, "")
+	line = address.ReplaceAllStringFunc(line, func(s string) string {
+		return string(appendAddr(nil, netip.MustParseAddr(s)))
+	})
+	if m := spaced.FindStringSubmatch(line); m != nil && !strings.HasPrefix(line, "ip") {
+		line = fmt.Sprintf("%-8s %s %s", strings.TrimSpace(m[1]), m[2], line[len(m[0]):])
+		line = strings.ReplaceAll(line, "  dport", " dport")
+	}
+	return line
 }
 
 // TestParseGhost is the line the ghost incident was found by.
@@ -130,30 +191,144 @@ func TestReadFlowsGoesOn(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that no line panics, that an error comes with the zero Flow,
-// and that what was read is written and read again the same.
-func FuzzParse(f *testing.F) {
-	text, err := os.ReadFile("testdata/lines.txt")
-	if err != nil {
-		f.Fatal(err)
+// TestParseNames checks what cannot be written back as it was.
+func TestParseNames(t *testing.T) {
+	const line = "unknown 33 9 src=1.2.3.4 dst=1.2.3.5 src=1.2.3.5 dst=1.2.3.4 labels=eth0-in,5 id=3"
+	f, err := ParseFlow(line) // by a kernel that does not track DCCP
+	if err != nil || f.Original.Proto != ProtoDCCP || f.Has(FieldLabels) || f.ID != 3 {
+		t.Errorf("got %+v, %v", plain(f), err)
 	}
-	for line := range strings.Lines(string(text)) {
-		f.Add(strings.TrimSuffix(line, "\n"))
+	f, err = ParseFlow(strings.Replace(line, "labels=eth0-in,5", "labels", 1))
+	if err != nil || f.Has(FieldLabels) || f.ID != 3 {
+		t.Errorf("got %+v, %v", plain(f), err)
+	}
+	const dccp = "dccp 33 9 COOKIE_WAIT src=1.2.3.4 dst=1.2.3.5 sport=1 dport=2 src=1.2.3.5 dst=1.2.3.4 sport=2 dport=1"
+	f, err = ParseFlow(dccp) // conntrack(8) has the word from SCTP's list
+	if err != nil || !f.Has(FieldDCCP) || f.Details().DCCP.State != DCCPRespond {
+		t.Errorf("got %+v, %v", plain(f), err)
+	}
+}
+
+// TestParseEventTime reads the instants of old versions of the tool, and what
+// a program's name may do.
+func TestParseEventTime(t *testing.T) {
+	const flow = "udp 17 src=1.2.3.4 dst=1.2.3.5 sport=1 dport=2 src=1.2.3.5 dst=1.2.3.4 sport=2 dport=1"
+	e, err := ParseEvent("[1285060200.1234  ]\t [UPDATE] " + flow + " [USERSPACE] portid=7 progname=tmux: server [a b=c")
+	want := Timestamp(1285060200_001234_000)
+	if err != nil || e.At != want || e.Port != 7 || e.Type != EventUpdate {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	if got := e.String(); !strings.HasPrefix(got, "[1285060200.001234]\t [UPDATE] ipv4     2 udp      17 src=") || !strings.HasSuffix(got, " [USERSPACE] portid=7") {
+		t.Errorf("got %s", got)
+	}
+	for line, want := range map[string]string{
+		flow:                             `conntrack: column 1: "udp": want [NEW], [UPDATE] or [DESTROY]`,
+		"[1.1]":                          `conntrack: column 6: want [NEW], [UPDATE] or [DESTROY]`,
+		"[1.1000000] [NEW] " + flow:      `conntrack: column 1: "[1.1000000]": want microseconds below 1000000`,
+		"[99999999999.1] [NEW] " + flow:  `conntrack: column 1: "[99999999999.1]": want a number of 33 bits`,
+		"[NEW] " + flow + " [start=Sat]": `conntrack: column 94: "[start=Sat]": want a time such as Mon Jan  2 15:04:05 2006`,
+		"[NEW] " + flow + " portid=x":    `conntrack: column 94: "portid=x": want a number of 32 bits`,
+		"[NEW] " + flow + " helper=\xff": `conntrack: column 94: "helper=\xff": not UTF-8`,
+		"[NEW] " + flow + " [stop=Mon Jan  2 15:04:05 9999]": `conntrack: column 94: "[stop=Mon Jan  2 15:04:05 9999]": want a time such as Mon Jan  2 15:04:05 2006`,
+	} {
+		e, err := ParseEvent(line)
+		if err == nil || err.Error() != want || e != (Event{}) {
+			t.Errorf("%s\ngot  %v\nwant %s", line, err, want)
+		}
+	}
+	if f, err := ParseFlow("[NEW] " + flow); err == nil || f != (Flow{}) || !strings.Contains(err.Error(), "ReadEvents") {
+		t.Errorf("an event is no entry: %v", err)
+	}
+}
+
+// TestAge writes delta-time= of a flow that has ended, and of one that lives.
+func TestAge(t *testing.T) {
+	f := parse(t, lineUDP)
+	f.Fields |= FieldStart | FieldStop
+	f.Start, f.Stop = 10_999_999_999, 12_000_000_000
+	if got := string(f.Append(nil, LayoutAge)); !strings.Contains(got, " delta-time=2 ") {
+		t.Errorf("got %s", got)
+	}
+	f.Stop, f.Start = 0, Timestamp(time.Now().Add(-time.Hour).UnixNano())
+	got := string(f.Append(nil, LayoutAge))
+	if !strings.Contains(got, " delta-time=3600 ") && !strings.Contains(got, " delta-time=3601 ") {
+		t.Errorf("got %s", got)
+	}
+}
+
+// FuzzParse checks that no line panics, that an error comes with the zero
+// value and lies inside the line, and that what was read is written and read
+// again the same.
+func FuzzParse(f *testing.F) {
+	inUTC(f)
+	for _, line := range slices.Concat(textLines(f, "lines.txt"), textLines(f, "events.txt")) {
+		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		flow, err := ParseFlow(line)
-		if err != nil {
-			perr, ok := errors.AsType[*ParseError](err)
-			if !ok || flow != (Flow{}) || perr.Column < 1 || perr.Column > len(line)+1 {
-				t.Fatalf("%v with %+v", err, plain(flow))
-			}
-			return
-		}
-		again, err := ParseFlow(flow.String())
-		if again != flow || err != nil {
-			t.Fatalf("got  %+v, %v\nwant %+v\nas   %s", plain(again), err, plain(flow), flow)
-		}
+		fuzzParsed(t, line, flow, err, ParseFlow)
+		event, err := ParseEvent(line)
+		fuzzParsed(t, line, event, err, ParseEvent)
 	})
+}
+
+func fuzzParsed[T interface {
+	comparable
+	Append([]byte, Layout) []byte
+}](t *testing.T, line string, v T, err error, parse func(string) (T, error)) {
+	t.Helper()
+	if err != nil {
+		var none T
+		perr, ok := errors.AsType[*ParseError](err)
+		if !ok || v != none || perr.Column < 1 || perr.Column > len(line)+1 {
+			t.Fatalf("%v with %+v", err, v)
+		}
+		return
+	}
+	text := string(v.Append(nil, everyLayout))
+	again, err := parse(text)
+	if again != v || err != nil {
+		t.Fatalf("got  %+v, %v\nwant %+v\nas   %s", again, err, v, text)
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	lines := textLines(b, "lines.txt")
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseFlow(lines[i%len(lines)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkReadFlows(b *testing.B) {
+	text := strings.Join(textLines(b, "lines.txt"), "\n")
+	lines := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, err := range ReadFlows(strings.NewReader(text)) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			lines++
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(lines), "ns/line")
+}
+
+func BenchmarkAppend(b *testing.B) {
+	f, err := ParseFlow("ipv4 2 tcp 6 431999 ESTABLISHED src=127.0.0.1 dst=127.0.0.1 sport=42158 dport=81 packets=2 bytes=112 src=127.0.0.1 dst=127.0.0.1 sport=8080 dport=42158 packets=1 bytes=60 [ASSURED] mark=0 use=1 id=544573214")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var line []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		line, _ = f.AppendText(line[:0])
+	}
 }
 
 func TestAppendAllocatesNothing(t *testing.T) {

@@ -77,6 +77,9 @@ func (d *Details) decode(a nfnl.Attr) (Fields, error) {
 	case ctaSeqAdjReply:
 		return FieldSeqAdjust, d.ReplySeq.decode(a.Value)
 	case ctaSynproxy:
+		if unusedSynproxy(a.Value) {
+			return 0, nil
+		}
 		return FieldSynproxy, d.Synproxy.decode(a.Value)
 	case ctaLabels:
 		if len(a.Value) > len(d.Labels) {

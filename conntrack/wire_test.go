@@ -34,7 +34,7 @@ func TestDecodeAgainstConntrack(t *testing.T) {
 	for _, name := range fixture.Names(t, "testdata") {
 		t.Run(name, func(t *testing.T) {
 			var f Flow
-			if err := decodeFlow(fixture.Read(t, "testdata/"+name+".hex"), &f); err != nil {
+			if err := decodeFlow(fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen), &f); err != nil {
 				t.Fatal(err)
 			}
 			if got, want := f.String(), captured(t, name); got != want {
@@ -49,7 +49,7 @@ func TestDecode(t *testing.T) {
 	got := make(map[string]Flow)
 	for _, name := range fixture.Names(t, "testdata") {
 		var f Flow
-		if err := decodeFlow(fixture.Read(t, "testdata/"+name+".hex"), &f); err != nil {
+		if err := decodeFlow(fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen), &f); err != nil {
 			t.Fatal(name, err)
 		}
 		got[name] = f
@@ -85,7 +85,7 @@ func TestDecode(t *testing.T) {
 
 func TestDecodeAllocatesNothing(t *testing.T) {
 	for _, name := range fixture.Names(t, "testdata") {
-		b := fixture.Read(t, "testdata/"+name+".hex")
+		b := fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen)
 		var f Flow
 		if n := testing.AllocsPerRun(100, func() { _ = decodeFlow(b, &f) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -162,7 +162,10 @@ func TestDecodeErrors(t *testing.T) {
 // Flow, and that what can be decoded and made again decodes to the same.
 func FuzzDecode(f *testing.F) {
 	for _, name := range fixture.Names(f, "testdata") {
-		f.Add(fixture.Read(f, "testdata/"+name+".hex"))
+		f.Add(fixture.Netlink(f, "testdata/"+name+".hex", nfgenmsgLen))
+	}
+	for _, b := range rareInputs(f) {
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		flow := Flow{Mark: 1}
@@ -197,13 +200,33 @@ func creatable(f Flow) Flow {
 	want := Flow{
 		Original: portable(f.Original), Reply: portable(f.Reply),
 		Zone: f.Zone, OriginalZone: f.OriginalZone, ReplyZone: f.ReplyZone,
-		Status: f.Status | Confirmed, Timeout: f.Timeout, Mark: f.Mark,
+		Status: f.Status&settable | Confirmed, Timeout: f.Timeout, Mark: f.Mark,
 		Fields: FieldStatus | FieldTimeout | f.Fields&FieldMark | zone(f.Zone),
 	}
 	if f.Original.Proto == ProtoTCP {
 		want.TCP, want.Fields = f.TCP, want.Fields|FieldTCP
 	}
-	return want
+	if f.Status&natted != 0 { // the translation is in CTA_NAT_SRC and CTA_NAT_DST
+		want.Reply = portable(f.Original.Invert())
+	}
+	return want.creatable(f.Details())
+}
+
+// creatable adds the details that a create request carries.
+func (f Flow) creatable(d Details) Flow {
+	d.SecurityContext, d.Master, d.MasterZone = "", portable(d.Master), 0
+	always := Fields(0)
+	switch f.Original.Proto {
+	case ProtoSCTP:
+		always, d.DCCP = FieldSCTP, DCCPInfo{}
+	case ProtoDCCP:
+		always, d.SCTP = FieldDCCP, SCTPInfo{}
+	default:
+		d.SCTP, d.DCCP = SCTPInfo{}, DCCPInfo{}
+	}
+	f = f.WithDetails(d)
+	f.Fields |= always
+	return f
 }
 
 // portable is what a request carries of a tuple: what its protocol has.
@@ -259,7 +282,7 @@ type plain Flow
 // decodeInputs are the captured messages.
 func decodeInputs(t testing.TB) (messages [][]byte) {
 	for _, name := range fixture.Names(t, "testdata") {
-		messages = append(messages, fixture.Read(t, "testdata/"+name+".hex"))
+		messages = append(messages, fixture.Netlink(t, "testdata/"+name+".hex", nfgenmsgLen))
 	}
 	return messages
 }

@@ -175,6 +175,20 @@ func TestMainWhereForbidden(t *testing.T) {
 	}
 }
 
+// TestSkip runs itself once more where it is told to skip.
+func TestSkip(t *testing.T) {
+	if os.Getenv("CONNSLEUTH_LAB") == "skip" {
+		lab.New(t)
+		t.Fatal("not skipped")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSkip$", "-test.v")
+	cmd.Env = append(os.Environ(), "CONNSLEUTH_LAB=skip")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- SKIP: TestSkip") || !strings.Contains(string(out), "unset CONNSLEUTH_LAB") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // start runs the helper until it waits and returns the id of the process that
 // was started inside.
 func start(t *testing.T) (cmd *exec.Cmd, inside int) {

@@ -16,7 +16,8 @@ type TB interface {
 }
 
 // require is the environment variable that, when it is "require", makes tests
-// fail where they cannot have a lab, so that skips cannot hide them for ever.
+// fail where they cannot have a lab, so that skips cannot hide them for ever;
+// when it is "skip", tests that need a lab are skipped.
 const require = "CONNSLEUTH_LAB"
 
 // disable makes Open answer err.

@@ -47,17 +47,30 @@ type Builder struct {
 	err        error
 }
 
+// roomy is enough for most requests.
+const roomy = 128
+
 // NewBuilder starts a request of the given type; NLM_F_REQUEST is implied.
 func NewBuilder(typ, flags uint16) *Builder {
-	return &Builder{typ: typ, flags: flags | Request, b: make([]byte, 0, 128)}
+	return &Builder{typ: typ, flags: flags | Request, b: make([]byte, 0, roomy)}
 }
 
 // NewNetfilter starts a netfilter request with its struct nfgenmsg. The
 // version is NFNETLINK_V0 (0).
 func NewNetfilter(subsystem, op uint8, flags uint16, family uint8) *Builder {
-	b := NewBuilder(uint16(subsystem)<<8|uint16(op), flags)
-	b.b = append(b.b, family, 0, 0, 0)
+	b := NewBuilder(0, 0)
+	b.Netfilter(subsystem, op, flags, family)
 	return b
+}
+
+// Netfilter starts a netfilter request in b's memory: the Message made before is
+// overwritten. The zero Builder may be started so.
+func (b *Builder) Netfilter(subsystem, op uint8, flags uint16, family uint8) {
+	b.typ, b.flags, b.err = uint16(subsystem)<<8|uint16(op), flags|Request, nil
+	if b.b == nil {
+		b.b = make([]byte, 0, roomy)
+	}
+	b.b = append(b.b[:0], family, 0, 0, 0)
 }
 
 // Raw appends bytes as they are, padded to 4: a fixed header.

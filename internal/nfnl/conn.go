@@ -35,8 +35,12 @@ type Socket interface {
 	SetReadBuffer(bytes int) error
 	// Join makes the socket a member of a multicast group.
 	Join(group uint32) error
-	// Drops returns how many datagrams the kernel dropped on this socket.
-	Drops() (uint32, error)
+	// Memory returns how many bytes of the receive buffer are taken, and how
+	// many datagrams the kernel dropped on this socket (SO_MEMINFO).
+	Memory() (taken, drops uint32, err error)
+	// SetFilter makes the kernel drop the datagrams for which the program
+	// returns 0 (SO_ATTACH_FILTER).
+	SetFilter(program []Instruction) error
 	Close() error
 }
 
@@ -190,6 +194,10 @@ func explain(ctx context.Context, err error) error {
 	}
 	return err
 }
+
+// Ended is the error of a context that is done, with its cause: what every
+// conversation answers then.
+func Ended(ctx context.Context) error { return ended(ctx) }
 
 // ended is the error of a context that is done, with its cause.
 func ended(ctx context.Context) error {

@@ -8,9 +8,15 @@ import (
 )
 
 // Overrun reports lost multicast messages. It answers errors.Is(ErrOverrun).
+//
+// It stands where the loss was: what is yielded before it happened before the
+// loss, what comes after it happened after. (The kernel tells of a loss at
+// once, ahead of what waits in the receive buffer, and from then on drops all
+// until the buffer was emptied: NETLINK_S_CONGESTED, net/netlink/af_netlink.c.)
 type Overrun struct {
 	// Drops is how many datagrams the kernel says it has dropped on this
-	// socket so far (SK_MEMINFO_DROPS); 0 when it cannot be asked.
+	// socket so far (SK_MEMINFO_DROPS); 0 when it cannot be asked. Messages
+	// for which it had no memory at all are not counted.
 	Drops uint32
 }
 
@@ -28,6 +34,8 @@ type ListenConfig struct {
 	// initial user namespace; without it the buffer is as large as the limit
 	// allows.
 	ReadBuffer int
+	// Filter, if not empty, is a program that chooses among the datagrams.
+	Filter []Instruction
 	// Ready, if not nil, is called once the groups are joined: what happens
 	// from then on is seen.
 	Ready func()
@@ -66,6 +74,11 @@ func (l *link) join(cfg ListenConfig) error {
 			return fmt.Errorf("receive buffer of %d bytes: %w", cfg.ReadBuffer, err)
 		}
 	}
+	if len(cfg.Filter) > 0 {
+		if err := l.sock.SetFilter(cfg.Filter); err != nil {
+			return fmt.Errorf("socket filter: %w", err)
+		}
+	}
 	for _, g := range cfg.Groups {
 		if err := l.sock.Join(g); err != nil {
 			return fmt.Errorf("join multicast group %d: %w", g, err)
@@ -75,16 +88,13 @@ func (l *link) join(cfg ListenConfig) error {
 }
 
 func (l *link) listen(ctx context.Context, yield func(Message, error) bool) {
+	var lost gap
 	for {
 		b, err := l.receive()
-		if errors.Is(err, ErrOverrun) {
-			drops, _ := l.sock.Drops() // 0 is documented as "cannot be asked"
-			if !yield(Message{}, &Overrun{Drops: drops}) {
-				return
-			}
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrOverrun):
+			lost.open = true
+		case err != nil:
 			yield(Message{}, explain(ctx, err))
 			return
 		}
@@ -99,5 +109,28 @@ func (l *link) listen(ctx context.Context, yield func(Message, error) bool) {
 			}
 			b = rest
 		}
+		if lost.open && lost.over(l.sock) && !yield(Message{}, &Overrun{Drops: lost.drops}) {
+			return
+		}
 	}
+}
+
+// gap is a loss that the kernel has told of and that may not be over.
+type gap struct {
+	open         bool
+	taken, drops uint32
+}
+
+// over reports whether the kernel sends again, and then closes the gap. While
+// it drops, what is taken of the buffer only falls: that it is empty, or did
+// not fall with the last datagram, is the end.
+func (g *gap) over(s Socket) bool {
+	before := g.taken
+	var err error
+	g.taken, g.drops, err = s.Memory()
+	if err == nil && g.taken != 0 && (before == 0 || g.taken < before) {
+		return false
+	}
+	g.open, g.taken = false, 0
+	return true
 }

@@ -322,6 +322,43 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// TestListenTellsLossInPlace has messages wait in the buffer when it overruns:
+// those were sent before the loss. That it fills again means the loss is over.
+func TestListenTellsLossInPlace(t *testing.T) {
+	event := func(s string) []byte { return nfnltest.Message(0x100, 0, 0, []byte(s)) }
+	for name, tt := range map[string]struct {
+		meanwhile string // sent when that was read
+		want      []string
+	}{
+		"emptied":      {"", []string{"a", "b", "c", "overrun"}},
+		"filled again": {"b", []string{"a", "b", "overrun", "c", "d", "e"}},
+		"lost again":   {"c", []string{"a", "b", "c", "overrun", "d", "e"}},
+	} {
+		c, peer := nfnltest.Dial(nil)
+		peer.Crowd()
+		cfg := nfnl.ListenConfig{Groups: []uint32{1}, Ready: func() { peer.Multicast(1, nil, event("a"), event("b"), event("c")) }}
+		var got []string
+		for m, err := range c.Listen(t.Context(), cfg) {
+			text := string(m.Data)
+			if errors.Is(err, nfnl.ErrOverrun) {
+				text = "overrun"
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if text == tt.meanwhile {
+				peer.Multicast(1, event("d"), event("e"))
+			}
+			if got = append(got, text); len(got) == len(tt.want) {
+				break
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+		_ = c.Close()
+	}
+}
+
 // TestCloseAndCancel ends every kind of conversation while it waits.
 func TestCloseAndCancel(t *testing.T) {
 	cause := errors.New("the operator's reason")

@@ -21,26 +21,6 @@ func (c *Conn) Do(ctx context.Context, req Message, fn func(Message) error) erro
 	return errors.Join(err, answer)
 }
 
-// Batch sends requests, each acknowledged, in as few datagrams as is safe, and
-// tells the outcome of each: nil, or *Error. Requests are carried out in order
-// and independently: one that is refused does not stop the next. The error
-// returned tells why the conversation itself broke off; the outcome of the
-// requests not told is then unknown.
-func (c *Conn) Batch(ctx context.Context, reqs []Message, outcome func(i int, err error)) error {
-	for i := range reqs {
-		reqs[i].Flags |= Ack
-	}
-	for start := 0; start < len(reqs); {
-		end := chunk(reqs, start)
-		tell := func(i int, err error) { outcome(start+i, err) }
-		if err := c.exchange(ctx, reqs[start:end], tell, nil); err != nil {
-			return fmt.Errorf("after %d of %d requests: %w", start, len(reqs), err)
-		}
-		start = end
-	}
-	return nil
-}
-
 // Transaction sends requests that the kernel takes all or none (nftables,
 // between NFNL_MSG_BATCH_BEGIN and _END, which the caller includes). Those
 // flagged Ack are waited for. The first refusal is returned with the index of
@@ -65,27 +45,6 @@ func (e *BatchError) Error() string { return fmt.Sprintf("message %d: %v", e.Ind
 
 func (e *BatchError) Unwrap() error { return e.Err }
 
-const (
-	// maxBatch requests are answered before the next are sent. An answer is
-	// charged about 768 bytes to the receive buffer, 208 KiB by default, and
-	// more with an extended acknowledgement; beyond it the kernel drops
-	// answers (ENOBUFS).
-	maxBatch = 128
-	// maxSend bytes fit the default send buffer with room to spare.
-	maxSend = 64 << 10
-)
-
-func chunk(reqs []Message, start int) int {
-	size := 0
-	for i := start; i < len(reqs); i++ {
-		size += headerLen + align(len(reqs[i].Data))
-		if i > start && (i-start == maxBatch || size > maxSend) {
-			return i
-		}
-	}
-	return len(reqs)
-}
-
 // exchange sends reqs in one datagram and reads until each that asked for an
 // acknowledgement has got it.
 func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, error), fn func(Message) error) (err error) {
@@ -109,7 +68,7 @@ func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, e
 			a.want++
 		}
 	}
-	for a.want > 0 {
+	for !a.done() {
 		b, err := l.receive()
 		if errors.Is(err, ErrOverrun) {
 			return errors.Join(err, l.drain(&a))
@@ -125,13 +84,17 @@ func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, e
 	return nil
 }
 
-// drain takes the answers that were queued before an overrun: the kernel tells
-// of the loss first, and drops the newest.
-func (l *link) drain(a *answers) error {
+// drain takes the answers that are queued already. Before an overrun there are
+// some: the kernel tells of the loss first, and drops the newest. The link is of
+// no more use, as it keeps the deadline.
+func (l *link) drain(a interface {
+	take(b []byte) error
+	done() bool
+}) error {
 	if err := l.sock.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		return err
 	}
-	for {
+	for !a.done() {
 		b, err := l.receive()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -145,6 +108,7 @@ func (l *link) drain(a *answers) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // answers collects the acknowledgements of one exchange.
@@ -155,6 +119,8 @@ type answers struct {
 	outcome func(int, error)
 	fn      func(Message) error
 }
+
+func (a *answers) done() bool { return a.want <= 0 }
 
 func (a *answers) take(b []byte) error {
 	for len(b) > 0 {

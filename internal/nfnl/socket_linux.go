@@ -194,11 +194,14 @@ func (s *socket) SetReadBuffer(bytes int) error { return s.explain(s.conn.SetRea
 
 func (s *socket) Join(group uint32) error { return s.explain(s.conn.JoinGroup(group)) }
 
-func (s *socket) Drops() (uint32, error) {
-	const skMeminfoDrops = 8 // SK_MEMINFO_DROPS
+func (s *socket) Memory() (taken, drops uint32, err error) {
+	const (
+		skMeminfoRmemAlloc = 0 // SK_MEMINFO_RMEM_ALLOC
+		skMeminfoDrops     = 8 // SK_MEMINFO_DROPS
+	)
 	var info [skMeminfoDrops + 1]uint32
 	var errno syscall.Errno
-	err := s.raw.Control(func(fd uintptr) {
+	err = s.raw.Control(func(fd uintptr) {
 		size := uint32(unsafe.Sizeof(info))
 		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
@@ -206,7 +209,26 @@ func (s *socket) Drops() (uint32, error) {
 	if err == nil && errno != 0 {
 		err = os.NewSyscallError("getsockopt SO_MEMINFO", errno)
 	}
-	return info[skMeminfoDrops], err
+	return info[skMeminfoRmemAlloc], info[skMeminfoDrops], err
+}
+
+func (s *socket) SetFilter(program []Instruction) error {
+	if len(program) == 0 || len(program) > maxProgram {
+		return fmt.Errorf("program of %d instructions, want 1 to %d", len(program), maxProgram)
+	}
+	filter := make([]unix.SockFilter, len(program))
+	for i, in := range program {
+		filter[i] = unix.SockFilter(in)
+	}
+	var err error
+	cerr := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	})
+	if cerr != nil {
+		return s.explain(cerr)
+	}
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
 }
 
 func (s *socket) Close() error {

@@ -21,6 +21,12 @@ func (e exprs) act(r Rule) {
 	if r.Log != nil {
 		e.log(*r.Log)
 	}
+	if r.Helper != "" {
+		e.object(objectCTHelper, r.Helper)
+	}
+	if r.TimeoutPolicy != "" {
+		e.target("CT", 1, ctTargetInfo(r.TimeoutPolicy))
+	}
 	switch {
 	case r.Verdict.reject():
 		e.rejectWith(r.Verdict)

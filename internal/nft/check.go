@@ -11,6 +11,7 @@ import (
 const (
 	maxName    = 255 // NFT_NAME_MAXLEN without its NUL
 	maxIface   = 15  // IFNAMSIZ without its NUL
+	maxHelper  = 15  // NF_CT_HELPER_NAME_LEN without its NUL
 	maxPrefix  = 127 // NF_LOG_PREFIXLEN without its NUL
 	maxComment = 128 // what nft(8) shows: NFTNL_UDATA_COMMENT_MAXLEN
 )
@@ -40,6 +41,9 @@ func (t Table) check() error {
 	if err := checkName(t.Name, maxName); err != nil {
 		return &Error{tableObject(t), err}
 	}
+	if err := t.checkHelpers(); err != nil {
+		return err
+	}
 	seen := make(map[string]bool)
 	for _, c := range t.Chains {
 		if seen[c.Name] {
@@ -54,6 +58,21 @@ func (t Table) check() error {
 				return &Error{ruleObject(t, c, i), err}
 			}
 		}
+	}
+	return nil
+}
+
+func (t Table) checkHelpers() error {
+	seen := make(map[string]bool)
+	for _, h := range t.Helpers {
+		err := errors.Join(checkName(h.Name, maxName), checkName(h.Helper, maxHelper))
+		if seen[h.Name] {
+			err = errors.New("given twice")
+		}
+		if err != nil {
+			return &Error{helperObject(t, h), err}
+		}
+		seen[h.Name] = true
 	}
 	return nil
 }
@@ -78,7 +97,7 @@ func (c Chain) check() error {
 func (r Rule) check(t Table, c Chain) error {
 	checks := []func(Rule, Table, Chain) error{
 		Rule.checkStates, Rule.checkProto, Rule.checkIfaces, Rule.checkFamily,
-		Rule.checkTexts, Rule.checkVerdict, Rule.checkTo,
+		Rule.checkTexts, Rule.checkHelper, Rule.checkPolicy, Rule.checkVerdict, Rule.checkTo,
 	}
 	for _, f := range checks {
 		if err := f(r, t, c); err != nil {
@@ -161,13 +180,45 @@ func (r Rule) checkTexts(Table, Chain) error {
 	return nil
 }
 
+// checkHelper knows that a connection is there once it was looked up.
+func (r Rule) checkHelper(t Table, c Chain) error {
+	named := func(h CTHelper) bool { return h.Name == r.Helper }
+	switch {
+	case r.Helper == "":
+	case !slices.ContainsFunc(t.Helpers, named):
+		return fmt.Errorf("helper %q is none of the table's", r.Helper)
+	case c.Priority <= PriorityConntrack && (c.Hook == Prerouting || c.Hook == Output):
+		return fmt.Errorf("connections are not known yet at priority %d: conntrack has %d", c.Priority, PriorityConntrack)
+	}
+	return nil
+}
+
+// checkPolicy is what xt_ct_tg_check and the declaration of target CT ask for.
+func (r Rule) checkPolicy(t Table, c Chain) error {
+	if r.TimeoutPolicy == "" {
+		return nil
+	}
+	switch {
+	case t.Family == INet || t.Name != "raw":
+		return errors.New(`a timeout policy needs a table of family ip or ip6 named "raw"`)
+	case c.Priority >= PriorityConntrack || c.Hook != Prerouting && c.Hook != Output:
+		return fmt.Errorf("a timeout policy at hook %v, priority %d is too late: conntrack has %d", c.Hook, c.Priority, PriorityConntrack)
+	case r.Proto == 0:
+		return errors.New("a timeout policy needs a protocol")
+	}
+	if err := checkName(r.TimeoutPolicy, maxPolicy); err != nil {
+		return fmt.Errorf("timeout policy: %w", err)
+	}
+	return nil
+}
+
 func (r Rule) checkVerdict(_ Table, c Chain) error {
 	hooks := r.Verdict.hooks()
 	switch {
 	case r.Verdict > Redirect:
 		return fmt.Errorf("unknown %v", r.Verdict)
-	case r.Verdict == Continue && !r.Counter && r.Log == nil:
-		return errors.New("does nothing: no verdict, counter or log")
+	case r.Verdict == Continue && !r.Counter && r.Log == nil && r.Helper == "" && r.TimeoutPolicy == "":
+		return errors.New("does nothing: no verdict, counter, log, helper or timeout policy")
 	case hooks != nil && !slices.Contains(hooks, c.Hook):
 		return fmt.Errorf("%v cannot be carried out at hook %v", r.Verdict, c.Hook)
 	case r.Verdict.nat() && c.Type != NAT:

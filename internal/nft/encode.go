@@ -25,6 +25,8 @@ const (
 	getChain = 4 // NFT_MSG_GETCHAIN
 	newRule  = 6 // NFT_MSG_NEWRULE
 	getRule  = 7 // NFT_MSG_GETRULE
+
+	newObject = 18 // NFT_MSG_NEWOBJ
 )
 
 const (
@@ -42,7 +44,11 @@ const (
 	ruleTable       = 1 // NFTA_RULE_TABLE
 	ruleChain       = 2 // NFTA_RULE_CHAIN
 	ruleExpressions = 4 // NFTA_RULE_EXPRESSIONS
+	ruleCompat      = 5 // NFTA_RULE_COMPAT
 	ruleUserdata    = 7 // NFTA_RULE_USERDATA
+
+	compatProto = 1 // NFTA_RULE_COMPAT_PROTO
+	compatFlags = 2 // NFTA_RULE_COMPAT_FLAGS
 
 	udataComment = 0 // NFTNL_UDATA_RULE_COMMENT
 )
@@ -94,6 +100,9 @@ func (b *batch) replace(t Table) {
 	b.table(newTable, nfnl.Create, t)
 	b.table(delTable, 0, t)
 	b.table(newTable, nfnl.Create, t)
+	for _, h := range t.Helpers {
+		b.helper(t, h)
+	}
 	for _, c := range t.Chains {
 		b.chain(t, c)
 	}
@@ -136,10 +145,20 @@ func (b *batch) rule(t Table, c Chain, i int, r Rule) {
 		e.match(t.Family, r)
 		e.act(r)
 	})
+	if r.TimeoutPolicy != "" { // the target asks for the rule's protocol
+		m.Nested(ruleCompat, func() {
+			m.U32(compatProto, uint32(r.Proto))
+			m.U32(compatFlags, 0)
+		})
+	}
 	if r.Comment != "" {
 		m.Bytes(ruleUserdata, comment(r.Comment))
 	}
-	b.add(m, object{name: ruleObject(t, c, i), lacks: "one of its expressions"})
+	lacks := "one of its expressions"
+	if r.TimeoutPolicy != "" {
+		lacks += ", or timeout policy " + r.TimeoutPolicy
+	}
+	b.add(m, object{name: ruleObject(t, c, i), lacks: lacks})
 }
 
 // comment is the userdata that nft(8) shows: type, length, string with NUL.

@@ -28,6 +28,10 @@ func (e *Error) Unwrap() error { return e.Err }
 
 func tableObject(t Table) string { return fmt.Sprintf("table %v %s", t.Family, t.Name) }
 
+func helperObject(t Table, h CTHelper) string {
+	return fmt.Sprintf("ct helper %s of %s", h.Name, tableObject(t))
+}
+
 func chainObject(t Table, c Chain) string {
 	return fmt.Sprintf("chain %s of %s", c.Name, tableObject(t))
 }

@@ -29,7 +29,17 @@ func (f Family) String() string {
 type Table struct {
 	Family Family
 	Name   string // 1 to 255 bytes
-	Chains []Chain
+	// Helpers are what Rule.Helper can name.
+	Helpers []CTHelper
+	Chains  []Chain
+}
+
+// CTHelper is a conntrack helper that the rules of its table can assign to
+// connections (NFT_OBJECT_CT_HELPER), over whatever the table's family is.
+type CTHelper struct {
+	Name   string // 1 to 255 bytes, unique in its table
+	Helper string // the kernel's name of it, such as "ftp"
+	Proto  uint8  // transport protocol of the connections (IPPROTO_*)
 }
 
 // Type is what the rules of a chain may do.

@@ -76,6 +76,14 @@ type Rule struct {
 	Counter bool
 	// Log, if not nil, logs what matched.
 	Log *Log
+	// Helper assigns a helper to connections that are not yet confirmed: the
+	// name of one of Table.Helpers.
+	Helper string
+	// TimeoutPolicy assigns a timeout policy of nfnetlink_cttimeout to
+	// connections about to be looked up, through the iptables target CT. It
+	// needs a Proto, a table of family IPv4 or IPv6 named "raw", and a chain
+	// that is asked before PriorityConntrack.
+	TimeoutPolicy string
 	// Verdict is what becomes of what matched.
 	Verdict Verdict
 	// To is where DNAT, SNAT and Redirect send the packet. A zero port leaves

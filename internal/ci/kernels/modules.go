@@ -12,7 +12,8 @@ import (
 // wantedModules are loaded before the first test, by name, because a module is
 // loaded on demand only when what asks for it has the right to.
 var wantedModules = []string{
-	"nf_conntrack", "nf_conntrack_netlink", "nfnetlink_log", "nfnetlink_cttimeout", "nf_conntrack_ftp", "nf_log_syslog",
+	"nf_conntrack", "nf_conntrack_netlink", "nfnetlink_log", "nfnetlink_cttimeout", "nf_log_syslog",
+	"nf_conntrack_ftp", "nf_conntrack_irc", "nf_nat_ftp", "xt_CT",
 	"nf_tables", "nft_ct", "nft_reject", "nft_reject_inet", "nft_log", "nft_limit", "nft_connlimit", "nft_chain_nat", "nft_compat",
 	"inet_diag", "tcp_diag", "udp_diag", "raw_diag", "unix_diag",
 	"veth",

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +29,8 @@ type Handler func(Request) [][]byte
 type Peer struct {
 	handle Handler
 
+	crowded atomic.Bool
+
 	mu    sync.Mutex
 	socks []*socket
 }
@@ -41,6 +44,9 @@ func Dial(h Handler) (*nfnl.Conn, *Peer) {
 	}
 	return c, p
 }
+
+// Crowd makes the sockets tell how many datagrams wait in them.
+func (p *Peer) Crowd() { p.crowded.Store(true) }
 
 // Sockets returns how many sockets were opened so far.
 func (p *Peer) Sockets() int {
@@ -149,11 +155,19 @@ func (s *socket) Join(group uint32) error {
 	return nil
 }
 
-func (s *socket) Drops() (uint32, error) {
+// Memory takes the buffer for empty, so that an overrun is told where it is
+// queued, unless Peer.Crowd says otherwise.
+func (s *socket) Memory() (taken, drops uint32, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.drops, nil
+	if s.peer.crowded.Load() {
+		taken = uint32(len(s.in))
+	}
+	return taken, s.drops, nil
 }
+
+// SetFilter keeps nothing from the program: the fake kernel sends all.
+func (s *socket) SetFilter([]nfnl.Instruction) error { return nil }
 
 func (s *socket) Close() error {
 	s.mu.Lock()

@@ -1,0 +1,18 @@
+// Command bench does the same work with this library, with its peers and with
+// conntrack(8), and prints what each took as one table.
+//
+//	go -C internal/bench run . [-n 100000] [-rounds 5] [-only REGEXP]
+//
+// Dumps are compared with their floor: the same request, read with bare
+// read(2) calls and thrown away. Deletes find and remove every entry, one
+// request each (DeleteAll: in batches), and are compared with DeleteAll.
+//
+// The table is that of a private namespace, and each piece of work is done by a
+// fresh process in it. All take turns, round by round: wall, the ratio and the
+// rest are medians over the rounds. The CPU columns are processor time inside
+// and outside the kernel, by entry. RSS is the most memory the process had
+// resident; an idle Go program has about 5 MB.
+//
+// It is a module of its own, so that importers of the library need none of its
+// peers. It needs no root where user namespaces are allowed.
+package main

@@ -1,0 +1,24 @@
+module github.com/connsleuth/connsleuth/internal/bench
+
+go 1.26.0
+
+replace github.com/connsleuth/connsleuth => ../..
+
+require (
+	github.com/connsleuth/connsleuth v0.0.0-00010101000000-000000000000
+	github.com/florianl/go-conntrack v0.5.0
+	github.com/ti-mo/conntrack v0.6.0
+	github.com/vishvananda/netlink v1.3.1
+	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/mdlayher/netlink v1.11.2 // indirect
+	github.com/mdlayher/socket v0.6.0 // indirect
+	github.com/pkg/errors v0.9.1 // indirect
+	github.com/ti-mo/netfilter v0.5.3 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
+	golang.org/x/net v0.53.0 // indirect
+	golang.org/x/sync v0.20.0 // indirect
+)
