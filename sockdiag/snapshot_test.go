@@ -82,9 +82,9 @@ func grown(t *testing.T, c *Conn, n int) {
 	}
 }
 
-// TestSnapshotAssociations: all associations of an endpoint have its cookie,
+// TestDedupAssociations: all associations of an endpoint have its cookie,
 // and each is one row.
-func TestSnapshotAssociations(t *testing.T) {
+func TestDedupAssociations(t *testing.T) {
 	const n = 5000
 	endpoint := numbered(IPv4, 7)
 	endpoint.Protocol, endpoint.State, endpoint.Remote = SCTP, Listen, netip.MustParseAddrPort("0.0.0.0:0")
