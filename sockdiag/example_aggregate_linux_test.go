@@ -31,15 +31,14 @@ func ExampleAggregate() {
 	}
 	defer c.Close()
 	service := sockdiag.Query{LocalPort: netip.MustParseAddrPort(l.Addr().String()).Port()}
-	groups, err := sockdiag.Aggregate(c.All(context.Background(), service),
-		sockdiag.By{Keys: sockdiag.KeyState | sockdiag.KeyPeer})
+	groups, err := sockdiag.Aggregate(c.All(context.Background(), service), sockdiag.By{Keys: sockdiag.KeyState})
 	if err != nil {
 		log.Fatal(err)
 	}
 	for _, g := range groups.Top(10, nil) {
-		fmt.Println(g.Key.State, g.Key.Peer, g.Sockets)
+		fmt.Println(g.Key.State, g.Sockets)
 	}
 	// Output:
-	// ESTABLISHED 127.0.0.1/32 3
-	// LISTEN invalid Prefix 1
+	// ESTABLISHED 3
+	// LISTEN 1
 }
