@@ -16,7 +16,7 @@ import (
 // requests of the last datagram that were not refused are not told.
 func (c *Conn) BatchQuiet(ctx context.Context, reqs []Message, outcome func(i int, err error)) error {
 	for start := 0; start < len(reqs); {
-		end := chunk(reqs, start)
+		end := chunk(reqs, start, maxBatch)
 		tell := func(i int, err error) { outcome(start+i, err) }
 		if err := c.quiet(ctx, reqs[start:end], tell); err != nil {
 			return fmt.Errorf("after %d of %d requests: %w", start, len(reqs), err)
