@@ -14,8 +14,7 @@ import (
 
 // crowd is a private namespace full of TCP sockets, made anew as they age.
 type crowd struct {
-	connections, over int // to make: with both their ends open, and in TIME_WAIT
-	asked             int
+	connections, over int           // to make: open ones, of two sockets, and ones in TIME_WAIT
 	fresh             time.Duration // how old it may become
 
 	made time.Time
@@ -43,13 +42,12 @@ func files() (int, error) {
 	return int(min(limit.Max, 1<<30)) - spare, err
 }
 
-// openCrowd is for n sockets: a half are both ends of connections, a half in
-// TIME_WAIT, for which the kernel keeps them a minute.
+// openCrowd is for n sockets: a half are both ends of connections, as far as
+// files go, the others in TIME_WAIT, where the kernel keeps them a minute.
 func openCrowd(n int) (place, error) {
 	most, err := files()
-	c := &crowd{asked: n, fresh: 20 * time.Second}
-	n = min(n, 2*most)
-	c.connections, c.over = n/4, n/2-listeners
+	c := &crowd{fresh: 20 * time.Second, connections: min(n/4, most)}
+	c.over = max(1, n-listeners-2*c.connections)
 	return c, err
 }
 
@@ -57,7 +55,7 @@ func openCrowd(n int) (place, error) {
 func openPairs(n int) (place, error) {
 	most, err := files()
 	n = max(1, n/25)
-	return &crowd{asked: n, connections: min(n, most/2)}, err
+	return &crowd{connections: min(n, most)}, err
 }
 
 // destructive tells that the works leave nothing.
@@ -72,14 +70,11 @@ func (c *crowd) size() int {
 
 // String describes the sockets.
 func (c *crowd) String() string {
-	s := fmt.Sprintf("%d TCP sockets: half of them both ends of connections, half in TIME_WAIT", c.size())
 	if c.destructive() {
-		s = fmt.Sprintf("%d TCP connections, destroyed at the client's end", c.size())
+		return fmt.Sprintf("%d TCP connections, destroyed at the client's end", c.size())
 	}
-	if c.size() < c.asked {
-		s += fmt.Sprintf(" (not %d: RLIMIT_NOFILE or rounding)", c.asked)
-	}
-	return s
+	return fmt.Sprintf("%d TCP sockets: %d in TIME_WAIT, else both ends of connections that wait for accept(2)",
+		c.size(), c.over)
 }
 
 func (c *crowd) do(fn func() error) error { return c.host.Do(fn) }
@@ -110,11 +105,12 @@ func (c *crowd) fill(ctx context.Context) (err error) {
 	if c.host, err = c.net.Host("crowd"); err != nil {
 		return err
 	}
-	// Without these the kernel takes ports again from TIME_WAIT, and keeps
-	// fewer of it on a small machine.
+	// Without these the kernel takes ports again from TIME_WAIT, keeps fewer of
+	// it on a small machine, and drops connections that nobody accepts.
 	err = errors.Join(
 		c.host.SetSysctl("net.ipv4.tcp_tw_reuse", "0"),
 		c.host.SetSysctl("net.ipv4.tcp_max_tw_buckets", "1000000"),
+		c.host.SetSysctl("net.core.somaxconn", "32768"),
 		c.host.SetSysctl("net.ipv4.ip_local_port_range", "10000 65000"))
 	if err == nil {
 		err = c.host.Do(c.connectAll)
@@ -150,7 +146,7 @@ func (c *crowd) connectAll() error {
 		to[i] = &unix.SockaddrInet4{Port: firstPort + i, Addr: [4]byte{127, 0, 0, 1}}
 		fd, err := c.socket()
 		if err == nil {
-			err = errors.Join(unix.Bind(fd, to[i]), unix.Listen(fd, 16))
+			err = errors.Join(unix.Bind(fd, to[i]), unix.Listen(fd, 1<<15))
 		}
 		if l[i] = fd; err != nil {
 			return err
@@ -172,19 +168,18 @@ func (c *crowd) socket() (int, error) {
 	return fd, err
 }
 
-// connect makes a connection that stays, or one that is over: a single socket
-// in TIME_WAIT.
+// connect makes a connection that stays, and needs one open file as nobody
+// accepts it; or one that is over: a single socket in TIME_WAIT.
 func (c *crowd) connect(l int, to unix.Sockaddr, stays bool) error {
 	client, err := c.socket()
 	if err == nil {
 		err = unix.Connect(client, to)
 	}
-	if err != nil {
+	if err != nil || stays {
 		return err
 	}
 	server, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
-	if err != nil || stays {
-		c.fds = append(c.fds, server)
+	if err != nil {
 		return err
 	}
 	c.fds = c.fds[:len(c.fds)-1]
