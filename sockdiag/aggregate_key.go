@@ -49,7 +49,7 @@ func (by *By) peer(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// compare orders keys by their parts.
+// compare orders the keys of one By. Prefixes of an address are equally long then.
 func (k *Key) compare(l *Key) int {
 	owned := func(k *Key) int {
 		if k.Owned {
@@ -63,7 +63,6 @@ func (k *Key) compare(l *Key) int {
 		cmp.Compare(k.State, l.State),
 		cmp.Compare(k.LocalPort, l.LocalPort),
 		k.Peer.Addr().Compare(l.Peer.Addr()),
-		cmp.Compare(k.Peer.Bits(), l.Peer.Bits()),
 		cmp.Compare(k.RemotePort, l.RemotePort),
 		cmp.Compare(owned(k), owned(l)),
 		cmp.Compare(k.UID, l.UID),

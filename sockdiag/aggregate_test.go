@@ -98,12 +98,14 @@ func TestAggregateKey(t *testing.T) {
 	}
 }
 
-// TestAggregateSums adds a listener, a connection and one in TIME_WAIT.
+// TestAggregateSums adds two listeners, two connections and one in TIME_WAIT.
 func TestAggregateSums(t *testing.T) {
-	var l, c Socket
+	var l, c, full Socket
 	l.State, l.Fields = Listen, FieldInfo|FieldMemory
 	l.queues(5, 4)
 	l.Memory.Drops = 27
+	full.State = Listen
+	full.queues(4, 4)
 	c.State, c.Fields = Established, FieldInfo|FieldMemory
 	c.queues(10, 20)
 	c.Memory = Memory{RcvAlloc: 100, RcvBuf: 7, SndAlloc: 7, SndBuf: 7, FwdAlloc: 1000, SndQueued: 10000, Drops: 3}
@@ -111,15 +113,15 @@ func TestAggregateSums(t *testing.T) {
 	negative := c
 	negative.Memory.FwdAlloc = ^uint32(0)
 	want := Sums{
-		Sockets: 4, RecvQueue: 20, SendQueue: 40, AcceptQueue: 5, Backlog: 4, Overflown: 1,
+		Sockets: 5, RecvQueue: 20, SendQueue: 40, AcceptQueue: 9, Backlog: 8, Overflown: 1,
 		Infos: 3, BytesAcked: 2 << 40, BytesReceived: 4, BytesRetrans: 6, TotalRetrans: 8,
 		Memories: 3, Memory: 21200, Drops: 33,
 	}
-	g := groups(t, []Socket{l, c, negative, {State: TimeWait}}, By{})
+	g := groups(t, []Socket{l, full, c, negative, {State: TimeWait}}, By{})
 	if got, ok := g.Get(Key{}); !ok || got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	byState := groups(t, []Socket{l, c, negative, {State: TimeWait}}, By{Keys: KeyState, Limit: 1})
+	byState := groups(t, []Socket{l, full, c, negative, {State: TimeWait}}, By{Keys: KeyState, Limit: 1})
 	if got := byState.Total(); got != want {
 		t.Errorf("total %+v, want %+v", got, want)
 	}

@@ -70,9 +70,6 @@ func (c Change) Traffic() Traffic {
 	}
 	a := &c.After.Info
 	t := Traffic{Fields: c.Before.Info.Fields & a.Fields}
-	if !c.both(0) {
-		return Traffic{}
-	}
 	if t.Has(InfoBase) {
 		t.TotalRetrans = a.TotalRetrans - b.TotalRetrans
 	}

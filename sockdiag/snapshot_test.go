@@ -101,6 +101,29 @@ func TestDedupAssociations(t *testing.T) {
 	}
 }
 
+func TestSameSocket(t *testing.T) {
+	s := numbered(IPv4, 7)
+	a, b := s, numbered(IPv4, 8)
+	a.Fields, b.Fields, b.Cookie = FieldAssociation, FieldAssociation, 7
+	moved := s
+	moved.State, moved.Remote = TimeWait, b.Remote
+	for name, c := range map[string]struct {
+		a, b Socket
+		want bool
+	}{
+		"itself":           {s, s, true},
+		"of another state": {s, moved, true},
+		"another cookie":   {s, numbered(IPv4, 8), false},
+		"its association":  {s, a, false},
+		"one association":  {a, a, true},
+		"two associations": {a, b, false},
+	} {
+		if sameSocket(&c.a, &c.b) != c.want || sameSocket(&c.b, &c.a) != c.want {
+			t.Errorf("%s: not %v", name, c.want)
+		}
+	}
+}
+
 // TestIndexCollision: cookies that are alike in their low half are different.
 func TestIndexCollision(t *testing.T) {
 	sockets := []Socket{numbered(IPv4, 1), numbered(IPv4, 1<<32|1), numbered(IPv4, 1<<33|1)}

@@ -57,7 +57,7 @@ func socketsProcfs() (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	v4, err4 := fs.NetTCP() //nolint:staticcheck // deprecated in favour of netlink, and used
+	v4, err4 := fs.NetTCP()  //nolint:staticcheck // deprecated in favour of netlink, and used
 	v6, err6 := fs.NetTCP6() //nolint:staticcheck // as above
 	return outcome{entries: len(v4) + len(v6)}, errors.Join(err4, err6)
 }
