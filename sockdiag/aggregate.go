@@ -89,7 +89,7 @@ type Group struct {
 }
 
 // Groups counts sockets by what they have in common, and keeps none. It takes
-// about 250 bytes for each group, and nothing for each socket. It is not safe
+// about 300 bytes for each group, and nothing for each socket. It is not safe
 // for concurrent use.
 type Groups struct {
 	by    By
