@@ -337,7 +337,7 @@ func TestDestroyRaw(t *testing.T) {
 	}
 	t.Log("SUPPORT: SOCK_DESTROY of raw: yes")
 	if dry.WouldDestroy != 1 || wet.Destroyed != 1 || wet.Protected != 1 {
-		t.Errorf("%v; dry run: %v", wet, dry)
+		t.Errorf("%v; dry run: %v; %v", wet, dry, snapshot(t, c, Query{Protocol: Raw}))
 	}
 	if _, err := unix.Read(peer, make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
 		t.Errorf("the owner got %v, want ECONNABORTED", err)

@@ -184,7 +184,7 @@ func TestOwnDescriptors(t *testing.T) {
 		t.Errorf("%+v, %+v", before, limit)
 	}
 	system, err := Proc("").SystemDescriptors()
-	if err != nil || system.Used == 0 || system.SoftLimit == 0 {
+	if err != nil || system.SoftLimit == 0 { // Used is counted by processor, and can be 0 on a small host
 		t.Errorf("%+v, %v", system, err)
 	}
 }
