@@ -1,5 +1,10 @@
 package detect
 
+import (
+	"hash/maphash"
+	"math/bits"
+)
+
 // heavy finds the keys that come most often in a stream, in fixed memory: the
 // Space-Saving algorithm (Metwally, Agrawal, El Abbadi, 2005). A key that has no
 // counter takes over the least one, and inherits what that had as its error.
@@ -13,7 +18,8 @@ package detect
 // and those of equal count form a run, so that a counter that grows changes its
 // place with the last of its run.
 type heavy[K comparable] struct {
-	at       map[K]int32 // index into counters
+	seed     maphash.Seed
+	slots    []int32 // by hash: 1 + the index into counters; 0 is empty
 	counters []counter[K]
 	order    []int32 // counters by count, the least first, from low on
 	low      int32
@@ -34,7 +40,7 @@ type run struct{ first, end int32 }
 
 func newHeavy[K comparable](m int) *heavy[K] {
 	return &heavy[K]{
-		at: make(map[K]int32, m), counters: make([]counter[K], 0, m),
+		seed: maphash.MakeSeed(), slots: make([]int32, 1<<bits.Len(uint(2*m-1))), counters: make([]counter[K], 0, m),
 		order: make([]int32, m), low: int32(m), runs: make([]run, 0, m+1), free: make([]int32, 0, m+1),
 	}
 }
@@ -42,8 +48,8 @@ func newHeavy[K comparable](m int) *heavy[K] {
 // add counts a key and returns its counter, which is good until the next add.
 func (h *heavy[K]) add(k K) *counter[K] {
 	h.n++
-	i, ok := h.at[k]
-	if !ok {
+	i := h.find(k)
+	if i < 0 {
 		i = h.take(k)
 	}
 	c := &h.counters[i]
@@ -60,9 +66,9 @@ func (h *heavy[K]) take(k K) int32 {
 	}
 	i := h.order[0]
 	c := &h.counters[i]
-	delete(h.at, c.key)
+	h.remove(c.key)
 	c.key, c.err = k, c.count
-	h.at[k] = i
+	h.insert(k, i)
 	return i
 }
 
@@ -73,7 +79,7 @@ func (h *heavy[K]) open(k K) int32 {
 	h.low--
 	h.counters = append(h.counters, counter[K]{key: k, place: h.low, run: h.newRun(h.low, h.low+1)})
 	h.order[h.low] = i
-	h.at[k] = i
+	h.insert(k, i)
 	return i
 }
 
@@ -115,7 +121,7 @@ func (h *heavy[K]) swap(a, b int32) {
 
 // least is how often a key came at least.
 func (h *heavy[K]) least(k K) uint64 {
-	if i, ok := h.at[k]; ok {
+	if i := h.find(k); i >= 0 {
 		return h.counters[i].least()
 	}
 	return 0
@@ -123,9 +129,56 @@ func (h *heavy[K]) least(k K) uint64 {
 
 func (c *counter[K]) least() uint64 { return uint64(c.count - c.err) }
 
+// The slots are a hash table of its own, because a map grows anew when keys come
+// and go. It is at most half full; a key is in the first free slot from its
+// home on.
+
+func (h *heavy[K]) home(k K) int {
+	return int(maphash.Comparable(h.seed, k)) & (len(h.slots) - 1)
+}
+
+func (h *heavy[K]) next(slot int) int { return (slot + 1) & (len(h.slots) - 1) }
+
+// find returns the index of a key's counter, -1 if there is none.
+func (h *heavy[K]) find(k K) int32 {
+	if len(h.counters) == 0 {
+		return -1
+	}
+	for at := h.home(k); h.slots[at] > 0; at = h.next(at) {
+		if i := h.slots[at] - 1; h.counters[i].key == k {
+			return i
+		}
+	}
+	return -1
+}
+
+func (h *heavy[K]) insert(k K, i int32) {
+	at := h.home(k)
+	for h.slots[at] > 0 {
+		at = h.next(at)
+	}
+	h.slots[at] = i + 1
+}
+
+// remove empties the slot of a key that is there, and moves those after it that
+// would not be found any more.
+func (h *heavy[K]) remove(k K) {
+	at := h.home(k)
+	for h.counters[h.slots[at]-1].key != k {
+		at = h.next(at)
+	}
+	for from := h.next(at); h.slots[from] > 0; from = h.next(from) {
+		home := h.home(h.counters[h.slots[from]-1].key)
+		if (from-home)&(len(h.slots)-1) >= (from-at)&(len(h.slots)-1) {
+			h.slots[at], at = h.slots[from], from
+		}
+	}
+	h.slots[at] = 0
+}
+
 // reset forgets everything, and keeps the memory.
 func (h *heavy[K]) reset() {
-	clear(h.at)
+	clear(h.slots)
 	h.counters, h.runs, h.free = h.counters[:0], h.runs[:0], h.free[:0]
 	h.low, h.n = int32(len(h.order)), 0
 }

@@ -44,10 +44,8 @@ func (d IdleFlood) Look(h *Host) Look {
 	g := d.gather(h, func(uint8) uint64 { return d.limit() })
 	return Look{
 		Socket: func(s *sockdiag.Socket) {
-			switch s.State {
-			case sockdiag.Listen:
-				g.listener(s)
-			case sockdiag.Established:
+			g.see(s)
+			if s.State == sockdiag.Established {
 				g.socket(s, d.kind(s))
 			}
 		},
@@ -76,13 +74,13 @@ func (d *IdleFlood) kind(s *sockdiag.Socket) uint8 {
 
 func (d *IdleFlood) findings(g *gathering) []Finding {
 	all := g.loads(g.incoming)
-	forever := g.loads(func(k sourceKey) bool { return k.kind&^outgoing == idleForever && g.incoming(k) })
+	forever := g.loads(func(k sourceKey) bool { return k.of() == idleForever && g.incoming(k) })
 	known := func(k sourceKey) bool {
 		kind := k.kind &^ outgoing
 		return (kind == idleForever || kind == idleAlive) && g.incoming(k)
 	}
 	// Those of one source together decide, so that a half-told flood is one too.
-	either := func(k sourceKey) bool { return k.kind&^outgoing != working && g.incoming(k) }
+	either := func(k sourceKey) bool { return k.of() != working && g.incoming(k) }
 	idle := g.loads(known)
 	var found []Finding
 	for _, l := range d.offenders(g.loads(either), d.limit()) {

@@ -50,9 +50,8 @@ func (d PerSource) Look(h *Host) Look {
 	g := d.gather(h, d.limit)
 	return Look{
 		Socket: func(s *sockdiag.Socket) {
-			if s.State == sockdiag.Listen {
-				g.listener(s)
-			} else if state := halfOpen(s.State); d.counts(state) {
+			g.see(s)
+			if state := halfOpen(s.State); d.counts(state) {
 				g.socket(s, uint8(state))
 			}
 		},
@@ -107,7 +106,7 @@ func socketState(f *conntrack.Flow) (sockdiag.State, bool) {
 func (d *PerSource) findings(g *gathering) []Finding {
 	var found []Finding
 	for state := sockdiag.Established; state <= sockdiag.Closing; state++ {
-		of := func(k sourceKey) bool { return k.kind&^outgoing == uint8(state) && g.incoming(k) }
+		of := func(k sourceKey) bool { return k.of() == uint8(state) && g.incoming(k) }
 		if !d.counts(state) {
 			continue
 		}

@@ -65,7 +65,7 @@ func (d Rate) Start(own ...netip.Addr) *Rates {
 
 // Add counts an event, if it is that of a new TCP connection, and returns a
 // Finding if it is the one that takes its source to a limit: once, and again
-// only after the source was below it. now should not run backwards: when it
+// only after the source was below it for an eighth of the window. now should not run backwards: when it
 // does by more than an eighth of a window, what that window counted is
 // forgotten.
 //
@@ -79,7 +79,7 @@ func (r *Rates) Add(now time.Time, e *conntrack.Event) (Finding, bool) {
 	k := sourceKey{source: r.rate.source(t.Src), port: t.DstPort}
 	var over *window
 	for _, w := range r.windows {
-		if w.add(now, k) == w.limit.Count && over == nil {
+		if w.add(now, k) && over == nil {
 			over = w
 		}
 	}
@@ -126,7 +126,8 @@ type window struct {
 	part  time.Duration
 	begin time.Time // of the part that is counted now
 	now   int       // its index
-	parts [parts]*heavy[sourceKey]
+	// parts are those of the window, and the one before them: the next in turn.
+	parts [parts + 1]*heavy[sourceKey]
 }
 
 func newWindow(l Limit, keys int) *window {
@@ -137,17 +138,20 @@ func newWindow(l Limit, keys int) *window {
 	return w
 }
 
-// add counts a key and returns how often it came at least.
-func (w *window) add(now time.Time, k sourceKey) uint64 {
+// add counts a key, and reports whether that takes it to the limit.
+func (w *window) add(now time.Time, k sourceKey) bool {
 	w.turn(now)
-	n := w.parts[w.now].add(k).least()
+	here := w.parts[w.now].add(k).least()
+	before := uint64(0)
 	for i, p := range w.parts {
-		if i != w.now && p.n > 0 {
-			n += p.least(k)
+		if i != w.now && i != w.next() {
+			before += p.least(k)
 		}
 	}
-	return n
+	return before+here == w.limit.Count && before+w.parts[w.next()].least(k) < w.limit.Count
 }
+
+func (w *window) next() int { return (w.now + 1) % len(w.parts) }
 
 // turn forgets what is too old.
 func (w *window) turn(now time.Time) {
@@ -163,7 +167,7 @@ func (w *window) turn(now time.Time) {
 		return
 	}
 	for ; age >= w.part; age -= w.part {
-		w.now = (w.now + 1) % parts
+		w.now = w.next()
 		w.parts[w.now].reset()
 		w.begin = w.begin.Add(w.part)
 	}

@@ -46,7 +46,7 @@ func (r *Repeat) maxRetry() uint64 { return cmp.Or(r.MaxRetry, 40) }
 func (r *Repeat) release() uint64  { return cmp.Or(r.Release, (r.maxRetry()+1)/2) }
 
 // Add counts n for a source, and reports whether that takes it over. When the
-// clock runs backwards by more than an eighth of FindTime, all is forgotten.
+// clock runs back by a quarter of FindTime, all is forgotten.
 func (r *Repeat) Add(now time.Time, source netip.Prefix, n uint64) bool {
 	r.turn(now)
 	c := r.count(source.Masked())

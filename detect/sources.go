@@ -110,8 +110,14 @@ type sourceKey struct {
 	kind   uint8
 }
 
-// outgoing in a kind marks connections that look like the host's own.
-const outgoing = 0x80
+// Marks in a kind.
+const (
+	outgoing = 0x80 // looks like a connection of the host's own
+	through  = 0x40 // passes through the host
+)
+
+// of returns the kind without marks.
+func (k sourceKey) of() uint8 { return k.kind &^ (outgoing | through) }
 
 // tally counts exactly. It grows by some 25 to 60 bytes for each key, and by
 // nothing else.
@@ -124,7 +130,7 @@ type gathering struct {
 	listening map[uint16]bool
 	own       map[netip.Addr]bool
 	last      netip.Addr // of own
-	sockets   bool       // a row was seen that is no listener
+	sockets   bool       // a socket was seen
 	limit     func(kind uint8) uint64
 	kept      map[sourceKey]int // of rows
 	rows      []sockdiag.Socket
@@ -144,16 +150,19 @@ func (o *Sources) gather(h *Host, limit func(kind uint8) uint64) *gathering {
 	return g
 }
 
-// listener notes a socket that listens.
-func (g *gathering) listener(s *sockdiag.Socket) { g.listening[s.Local.Port()] = true }
+// see notes what a socket tells of the host.
+func (g *gathering) see(s *sockdiag.Socket) {
+	g.sockets = true
+	if s.State == sockdiag.Listen {
+		g.listening[s.Local.Port()] = true
+	} else if local := s.Local.Addr(); local != g.last {
+		g.own[local.Unmap()], g.last = true, local
+	}
+}
 
 // socket counts a connection, unless it is one of the host to itself.
 func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 	local, remote := s.Local.Addr(), s.Remote.Addr().Unmap()
-	g.sockets = true
-	if local != g.last {
-		g.own[local.Unmap()], g.last = true, local
-	}
 	if !g.wants(s.Local.Port()) || !foreign(remote) || remote == local.Unmap() || g.allows(remote) {
 		return
 	}
@@ -163,7 +172,7 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 	k := sourceKey{g.source(remote), s.Local.Port(), kind}
 	n := g.counts[k] + 1
 	g.counts[k] = n
-	if uint64(n) == g.limit(kind&^outgoing)/2+1 && len(g.rows) < evidenceRows {
+	if uint64(n) == g.limit(k.of())/2+1 && len(g.rows) < evidenceRows {
 		g.kept[k] = len(g.rows)
 		g.rows = append(g.rows, *s)
 	}
@@ -187,14 +196,14 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.counts[sourceKey{g.source(t.Src), t.DstPort, kind}]++
+		g.counts[sourceKey{g.source(t.Src), t.DstPort, kind | through}]++
 	}
 }
 
 // incoming reports whether the connections of a key came from outside: their
 // port listens, or, when no listener was seen, is below the other.
 func (g *gathering) incoming(k sourceKey) bool {
-	if len(g.Ports) > 0 {
+	if len(g.Ports) > 0 || k.kind&through != 0 {
 		return true
 	}
 	if len(g.listening) > 0 {

@@ -55,10 +55,11 @@ func (d SynFlood) Look(h *Host) Look {
 	}
 	return Look{
 		Socket: func(s *sockdiag.Socket) {
-			switch kind := handshake(s); {
-			case s.State == sockdiag.Listen:
-				full[s.Local.Port()] = full[s.Local.Port()] || s.Backlog > 0 && s.AcceptQueue > s.Backlog
-			case kind != 0:
+			g.see(s)
+			if s.State == sockdiag.Listen && s.Backlog > 0 && s.AcceptQueue > s.Backlog {
+				full[s.Local.Port()] = true
+			}
+			if kind := handshake(s); kind != 0 {
 				g.socket(s, kind)
 			}
 		},
@@ -133,7 +134,7 @@ func (d *SynFlood) flood(g *gathering, pass func(sourceKey) bool, limit uint64, 
 	}
 	f.Evidence.Missing = []string{"whether `net.ipv4.tcp_syncookies` is on"}
 	d.name(&f, c, g)
-	if n := census(g.loads(func(k sourceKey) bool { return pass(k) && k.kind&^outgoing == ageless })).count; c.count-n <= limit {
+	if n := census(g.loads(func(k sourceKey) bool { return pass(k) && k.of() == ageless })).count; c.count-n <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")
 	}
 	return f
