@@ -54,7 +54,7 @@ func (h *heavy[K]) add(k K) *counter[K] {
 	}
 	c := &h.counters[i]
 	if c.count < 1<<32-1 {
-		h.grow(i, c)
+		h.grow(c)
 	}
 	return c
 }
@@ -84,7 +84,7 @@ func (h *heavy[K]) open(k K) int32 {
 }
 
 // grow adds one to a counter.
-func (h *heavy[K]) grow(i int32, c *counter[K]) {
+func (h *heavy[K]) grow(c *counter[K]) {
 	old := c.run
 	last := h.runs[old].end - 1
 	h.swap(c.place, last)

@@ -187,7 +187,7 @@ func families(t *testing.T, test func(t *testing.T, c *crowd, ipv6 bool)) {
 	}
 }
 
-// source is the source of a member.
+// memberSource is the source of a member.
 func memberSource(ipv6 bool, i int) string {
 	var s Sources
 	return bare(s.prefix(s.source(member(ipv6, i))))
@@ -211,7 +211,7 @@ func TestLabTimeWait(t *testing.T) {
 }
 
 func TestLabEstablished(t *testing.T) {
-	families(t, func(t *testing.T, c *crowd, ipv6 bool) {
+	families(t, func(_ *testing.T, c *crowd, ipv6 bool) {
 		c.own()
 		l := c.listen(5060)
 		request := strings.Repeat("INVITE ", 20)
@@ -432,4 +432,30 @@ func (c *crowd) rates(d Rate) <-chan Finding {
 		c.t.Fatal("no events")
 	}
 	return found
+}
+
+// The commands of the remedies are such as nft takes, in a table that has what
+// they name.
+func TestLabFixes(t *testing.T) {
+	tool, h := lab.Tool(t, "nft"), lab.New(t).MustHost(t, "host")
+	run := func(args ...string) error {
+		_, err := h.Exec(t.Context(), args[0], args[1:]...)
+		return err
+	}
+	for _, set := range []string{
+		"add table inet filter", "add chain inet filter input { type filter hook input priority 0; }",
+		"add set inet filter banned4 { type ipv4_addr; flags interval; }", "add set inet filter banned6 { type ipv6_addr; flags interval; }",
+	} {
+		check(t, run(tool, set))
+	}
+	for _, p := range prefixes("192.0.2.7/32", "198.51.100.0/24", "2001:db8:7::/64", "2001:db8::7/128") {
+		r := Rate{Sources: Sources{IPv4: p.Bits(), IPv6: p.Bits()}}.Start()
+		f := r.finding(now, sourceKey{source: source(p.Addr().As16()), port: uint16(p.Bits())}, r.windows[0], &conntrack.Flow{})
+		for _, text := range []string{banFix(p), f.Fix[1]} {
+			command := strings.Split(text, "`")[1]
+			if err := run("sh", "-c", command); err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -98,7 +99,7 @@ func (r *Rates) finding(now time.Time, k sourceKey, w *window, flow *conntrack.F
 		Cause: fmt.Sprintf("%s opened %d connections to port %d within %v", bare(p), w.limit.Count, k.port, w.limit.Within),
 		Fix: []string{
 			banFix(p),
-			fmt.Sprintf("let no source open more: `nft add rule inet filter input %s`", meter(p, k.port, w.limit)),
+			fmt.Sprintf("let no source open more: `nft 'add rule inet filter input %s'`", meter(p, k.port, w.limit)),
 			"put a source that may do this, such as a proxy, into Allow",
 		},
 		Evidence: Evidence{Flows: []conntrack.Flow{*flow}},
@@ -111,10 +112,22 @@ func (r *Rates) finding(now time.Time, k sourceKey, w *window, flow *conntrack.F
 func meter(p netip.Prefix, port uint16, l Limit) string {
 	addr := "ip saddr"
 	if !p.Addr().Is4() {
-		addr = "ip6 saddr & ffff:ffff:ffff:ffff::"
+		addr = "ip6 saddr"
+	}
+	if !p.IsSingleIP() {
+		addr += " & " + netmask(p).String()
 	}
 	perMinute := max(uint64(time.Duration(l.Count)*time.Minute/l.Within), 1)
 	return fmt.Sprintf("tcp dport %d ct state new meter rate%d { %s limit rate over %d/minute burst %d packets } drop", port, port, addr, perMinute, l.Count)
+}
+
+// netmask is the mask of a prefix.
+func netmask(p netip.Prefix) netip.Addr {
+	ones := source(bytes.Repeat([]byte{0xff}, 16))
+	if ones.mask(p.Addr().Is4(), p.Bits()); p.Addr().Is4() {
+		return netip.AddrFrom4([4]byte(ones[12:]))
+	}
+	return netip.AddrFrom16(ones)
 }
 
 // parts is in how many a window is divided.

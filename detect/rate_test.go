@@ -144,6 +144,17 @@ func TestRateClock(t *testing.T) {
 	}
 }
 
+func TestNetmask(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"192.0.2.0/24": "255.255.255.0", "192.0.2.1/32": "255.255.255.255", "0.0.0.0/1": "128.0.0.0",
+		"2001:db8::/64": "ffff:ffff:ffff:ffff::", "2001:db8::/33": "ffff:ffff:8000::", "::1/128": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+	} {
+		if got := netmask(netip.MustParsePrefix(prefix)).String(); got != want {
+			t.Errorf("%s: %s, want %s", prefix, got, want)
+		}
+	}
+}
+
 // Among a million sources with a connection each, the one that matters is
 // found, no other is, and memory stays what it was.
 func TestRateCrowd(t *testing.T) {

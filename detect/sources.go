@@ -340,7 +340,7 @@ func banFix(p netip.Prefix) string {
 		set = "banned4"
 	}
 	return "ban the source, in the set that your rules drop: `nft add element inet filter " + set + " { " + bare(p) +
-		" }`; then end what it has: `ss -K dst " + bare(p) + "`"
+		" }`; then end what it has: `ss -tK dst " + bare(p) + "`"
 }
 
 // bare writes the prefix of a single address without its length.
