@@ -30,7 +30,7 @@ func streams(n int) map[string][]uint32 {
 // Against exact counts: none is overstated, and none above n/m is missed.
 func TestHeavy(t *testing.T) {
 	const m = 1024
-	for name, stream := range streams(200_000) {
+	for name, stream := range streams(60_000) {
 		t.Run(name, func(t *testing.T) {
 			h, exact := newHeavy[uint32](m), make(map[uint32]uint64)
 			for range 2 { // the second time after a reset
@@ -41,7 +41,7 @@ func TestHeavy(t *testing.T) {
 					if c := h.add(k); c.key != k {
 						t.Fatalf("the counter of %d is that of %d", k, c.key)
 					}
-					if i%20_011 == 0 {
+					if i%10_007 == 0 {
 						checkHeavy(t, h, exact, m)
 					}
 				}
@@ -87,7 +87,7 @@ func checkHeavy(t *testing.T, h *heavy[uint32], exact map[uint32]uint64, m uint6
 func TestHeavyAllocs(t *testing.T) {
 	h, k := newHeavy[uint32](1024), uint32(0)
 	n := testing.AllocsPerRun(1, func() {
-		for range 500_000 {
+		for range 100_000 {
 			k++
 			h.add(k)
 			h.add(k % 7)

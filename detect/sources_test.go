@@ -127,26 +127,23 @@ func TestSourceMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("counts a million sources")
 	}
-	for name, addr := range map[string]func(i int) netip.Addr{
-		"IPv4": func(i int) netip.Addr { return netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}) },
-		"IPv6": func(i int) netip.Addr {
-			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i), 15: 1})
-		},
-	} {
-		before := heap()
-		look := PerSource{}.Look(&Host{})
-		s := many(1, sockdiag.Established, "198.51.100.1")[0]
-		for i := range 1_000_000 {
-			s.Remote = netip.AddrPortFrom(addr(i), 40000)
-			look.Socket(&s)
+	before := heap()
+	look := PerSource{}.Look(&Host{})
+	s := many(1, sockdiag.Established, "198.51.100.1")[0]
+	for i := range 1_000_000 {
+		a := netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
+		if i%2 == 0 {
+			a = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i), 15: 1})
 		}
-		mb := float64(heap()-before) / 1e6
-		t.Logf("%s: %.1f MB", name, mb)
-		if mb > 64 {
-			t.Errorf("%s: a million sources take %.1f MB", name, mb)
-		}
-		runtime.KeepAlive(look)
+		s.Remote = netip.AddrPortFrom(a, 40000)
+		look.Socket(&s)
 	}
+	mb := float64(heap()-before) / 1e6
+	t.Logf("%.1f MB", mb)
+	if mb > 64 {
+		t.Errorf("a million sources take %.1f MB", mb)
+	}
+	runtime.KeepAlive(look)
 }
 
 func heap() int64 {
@@ -179,3 +176,8 @@ func TestRowAllocs(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkPerSource(b *testing.B)    { benchmark(b, with(PerSource{}), 0) }
+func BenchmarkIdleFlood(b *testing.B)    { benchmark(b, with(IdleFlood{Limit: 100}), 0) }
+func BenchmarkSynFlood(b *testing.B)     { benchmark(b, with(SynFlood{}), 0) }
+func BenchmarkOutboundScan(b *testing.B) { benchmark(b, with(OutboundScan{}), 0) }
