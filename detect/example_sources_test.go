@@ -37,7 +37,7 @@ func ExamplePerSource() {
 
 // Events come from conntrack.Conn.Events; here, from one source every 100 ms.
 func ExampleRate() {
-	rates := detect.Rate{Limits: []detect.Limit{{Count: 200, Within: 30 * time.Second}}}.Start()
+	rates := detect.Rate{Limits: []detect.RateLimit{{Count: 200, Within: 30 * time.Second}}}.Start()
 	event := conntrack.Event{Type: conntrack.EventNew}
 	event.Flow.Original = conntrack.Tuple{
 		Src: netip.MustParseAddr("2001:db8:7::1"), Dst: netip.MustParseAddr("2001:db8::10"), DstPort: 5060, Proto: conntrack.ProtoTCP,

@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/connsleuth/connsleuth/sockdiag"
@@ -73,35 +74,33 @@ func (d *IdleFlood) kind(s *sockdiag.Socket) uint8 {
 }
 
 func (d *IdleFlood) findings(g *gathering) []Finding {
-	all := g.loads(g.incoming)
-	forever := g.loads(func(k sourceKey) bool { return k.of() == idleForever && g.incoming(k) })
-	known := func(k sourceKey) bool {
-		kind := k.kind &^ outgoing
-		return (kind == idleForever || kind == idleAlive) && g.incoming(k)
+	is := func(kinds ...uint8) func(sourceKey) bool {
+		return func(k sourceKey) bool { return slices.Contains(kinds, k.of()) && g.incoming(k) }
 	}
-	// Those of one source together decide, so that a half-told flood is one too.
-	either := func(k sourceKey) bool { return k.of() != working && g.incoming(k) }
-	idle := g.loads(known)
+	// Those that are unsure decide too, so that a half-told flood is one.
+	maybe := is(idleAlive, idleForever, unsure)
+	offenders := g.offenders(maybe, d.limit())
+	if len(offenders) == 0 {
+		return nil
+	}
+	idle, forever, all := g.totals(is(idleAlive, idleForever)), g.totals(is(idleForever)), g.totals(g.incoming)
 	var found []Finding
-	for _, l := range d.offenders(g.loads(either), d.limit()) {
+	for _, l := range offenders {
 		f := d.finding(g, &l, d.sum(idle, &l), d.sum(forever, &l), d.sum(all, &l))
-		f.Evidence.Sockets = g.evidence(&l, either)
+		f.Evidence.Sockets = g.evidence(&l, maybe)
 		found = append(found, f)
 	}
 	return found
 }
 
-// sum is what an offender has among the loads.
-func (o *Sources) sum(all map[source]*load, of *load) (n uint64) {
+// sum is what an offender has of the totals.
+func (o *Sources) sum(totals map[source]uint64, of *load) (n uint64) {
 	if of.sources == 0 {
-		if l := all[of.source]; l != nil {
-			n = l.count
-		}
-		return n
+		return totals[of.source]
 	}
-	for s, l := range all {
+	for s, count := range totals {
 		if o.wide(s) == of.source {
-			n += l.count
+			n += count
 		}
 	}
 	return n

@@ -7,8 +7,8 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// silent makes of connections idle ones, without keep-alives.
-func silent(rows []sockdiag.Socket, change func(*sockdiag.Socket)) []sockdiag.Socket {
+// idling makes of connections idle ones, without keep-alives.
+func idling(rows []sockdiag.Socket, change func(*sockdiag.Socket)) []sockdiag.Socket {
 	for i := range rows {
 		s := &rows[i]
 		s.Fields |= sockdiag.FieldInfo
@@ -52,14 +52,14 @@ func TestIdleFlood(t *testing.T) {
 	} {
 		for _, remote := range []string{"198.51.100.7", "2001:db8:7::7"} {
 			t.Run(tt.name+" "+remote, func(t *testing.T) {
-				h := Host{Now: now, Sockets: append(silent(many(tt.n, sockdiag.Established, remote), tt.change), web())}
-				found := find(t, with(tt.d), h)
+				h := Host{Now: now, Sockets: append(idling(held(tt.n, sockdiag.Established, remote), tt.change), listener443())}
+				found := find(t, finder(tt.d), h)
 				if tt.want == Unknown {
 					checkSubjects(t, found)
 					return
 				}
 				if len(found) != 1 || found[0].Confidence != tt.want || found[0].Count != 61 || found[0].Limit != 60 ||
-					(tt.want == Possible) != mentions(sprint(found[0].Evidence.Missing), "tcp_info") {
+					(tt.want == Possible) != mentions(text(found[0].Evidence.Missing), "tcp_info") {
 					t.Errorf("got %+v", found)
 				}
 			})
@@ -69,15 +69,15 @@ func TestIdleFlood(t *testing.T) {
 
 // Busy connections of the same source do not count, and are told apart.
 func TestIdleFloodApart(t *testing.T) {
-	rows := silent(many(684, sockdiag.Established, "203.0.113.9"), nil)
+	rows := idling(held(684, sockdiag.Established, "203.0.113.9"), nil)
 	for i := range 100 {
 		rows[i].Info.BytesReceived = 1e6
 	}
 	for i := 100; i < 150; i++ {
 		rows[i].Timer = sockdiag.TimerKeepalive
 	}
-	rows = append(rows, many(43, sockdiag.Established, "10.1.2.3")...)
-	found := find(t, with(IdleFlood{}), Host{Now: now, Sockets: append(rows, web())})
+	rows = append(rows, held(43, sockdiag.Established, "10.1.2.3")...)
+	found := find(t, finder(IdleFlood{}), Host{Now: now, Sockets: append(rows, listener443())})
 	checkSubjects(t, found, "203.0.113.9")
 	if f := found[0]; f.Count != 584 || !mentions(f.Cause, "584 idle", "of 684", "on 534 of them") || len(f.Evidence.Sockets) == 0 {
 		t.Errorf("got %+v", f)
@@ -86,8 +86,8 @@ func TestIdleFloodApart(t *testing.T) {
 
 // A network of sources is one flood.
 func TestIdleFloodNetwork(t *testing.T) {
-	rows := silent(many(40, sockdiag.Established, hosts(10, "203.0.113.%d")...), nil)
-	found := find(t, with(IdleFlood{}), Host{Now: now, Sockets: append(rows, web())})
+	rows := idling(held(40, sockdiag.Established, addresses(10, "203.0.113.%d")...), nil)
+	found := find(t, finder(IdleFlood{}), Host{Now: now, Sockets: append(rows, listener443())})
 	checkSubjects(t, found, "203.0.113.0/24")
 	if f := found[0]; f.Count != 400 || f.Confidence != Possible || !mentions(f.Cause, "10 sources", "on 400 of them") {
 		t.Errorf("got %+v", f)

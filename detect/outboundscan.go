@@ -98,7 +98,7 @@ func (a *attempts) flow(f *conntrack.Flow) {
 		return
 	}
 	known := a.whole > 0 && f.Has(conntrack.FieldTimeout)
-	if known && f.Timeout > a.whole-2*time.Second || !a.wants(t.Dst, t.DstPort) || within(a.Allow, t.Src) {
+	if known && f.Timeout > a.whole-2*time.Second || !a.wants(t.Dst, t.DstPort) || inAny(a.Allow, t.Src) {
 		return
 	}
 	k := attempt{to: t.Dst.As16(), port: t.DstPort, ageless: !known, flow: true}
@@ -114,7 +114,7 @@ func (a *attempts) flow(f *conntrack.Flow) {
 }
 
 func (a *attempts) wants(to netip.Addr, port uint16) bool {
-	return foreign(to) && (len(a.Ports) == 0 || slices.Contains(a.Ports, port)) && !within(a.Allow, to)
+	return foreign(to) && (len(a.Ports) == 0 || slices.Contains(a.Ports, port)) && !inAny(a.Allow, to)
 }
 
 // bySocket reports whether a socket of this host tries the same.
@@ -160,10 +160,10 @@ func (a *attempts) findings() []Finding {
 
 func (k attempt) compare(b attempt) int {
 	return cmp.Or(slices.Compare(k.from[:], b.from[:]), cmp.Compare(k.port, b.port), slices.Compare(k.to[:], b.to[:]),
-		cmp.Compare(number(k.ageless), number(b.ageless)), cmp.Compare(number(k.flow), number(b.flow)))
+		cmp.Compare(asNumber(k.ageless), asNumber(b.ageless)), cmp.Compare(asNumber(k.flow), asNumber(b.flow)))
 }
 
-func number(b bool) int {
+func asNumber(b bool) int {
 	if b {
 		return 1
 	}
@@ -205,14 +205,14 @@ func (a *attempts) scan(k attempt, to []attempt) Finding {
 	if k.from != (source{}) {
 		f.Fix[0] = fmt.Sprintf("find the process, on %v: `ss -tnp state syn-sent dport = :%d`", k.from.addr(), k.port)
 		f.Fix[1] = fmt.Sprintf("stop it meanwhile: `nft add rule inet filter forward %s saddr %v tcp dport %d ct state new reject`",
-			family(k.from.addr()), k.from.addr(), k.port)
+			nftFamily(k.from.addr()), k.from.addr(), k.port)
 	}
 	a.doubt(&f, to)
 	return f
 }
 
-// family is nft's word.
-func family(a netip.Addr) string {
+// nftFamily is nft's word.
+func nftFamily(a netip.Addr) string {
 	if a.Is4() {
 		return "ip"
 	}
@@ -269,8 +269,8 @@ func (k attempt) who() string {
 	return k.from.addr().String()
 }
 
-// within reports whether one of the prefixes holds the address.
-func within(prefixes []netip.Prefix, a netip.Addr) bool {
+// inAny reports whether one of the prefixes holds the address.
+func inAny(prefixes []netip.Prefix, a netip.Addr) bool {
 	for _, p := range prefixes {
 		if p.Contains(a) {
 			return true

@@ -13,7 +13,7 @@ import (
 
 // attemptsTo are connection attempts to each of the addresses, on a port.
 func attemptsTo(port uint16, n int, retransmits uint8, remotes ...string) (rows []sockdiag.Socket) {
-	for _, s := range unmet(many(n, 0, remotes...), retransmits) {
+	for _, s := range unmet(held(n, 0, remotes...), retransmits) {
 		s.State = sockdiag.SynSent
 		s.Local, s.Remote = netip.AddrPortFrom(s.Local.Addr(), s.Remote.Port()), netip.AddrPortFrom(s.Remote.Addr(), port)
 		rows = append(rows, s)
@@ -22,7 +22,7 @@ func attemptsTo(port uint16, n int, retransmits uint8, remotes ...string) (rows 
 }
 
 func TestOutboundScan(t *testing.T) {
-	timerless := attemptsTo(23, 1, 0, hosts(41, "198.51.100.%d")...)
+	timerless := attemptsTo(23, 1, 0, addresses(41, "198.51.100.%d")...)
 	for i := range timerless {
 		timerless[i].Timer = sockdiag.TimerOff
 	}
@@ -32,24 +32,24 @@ func TestOutboundScan(t *testing.T) {
 		rows []sockdiag.Socket
 		want []string
 	}{
-		{"a scan", OutboundScan{}, attemptsTo(23, 1, 1, hosts(41, "198.51.100.%d")...), []string{"this host, to port 23"}},
-		{"a scan over IPv6", OutboundScan{}, attemptsTo(23, 1, 1, hosts(41, "2001:db8::7:%d")...), []string{"this host, to port 23"}},
-		{"one less", OutboundScan{}, attemptsTo(23, 1, 1, hosts(40, "198.51.100.%d")...), nil},
-		{"a crawler", OutboundScan{}, attemptsTo(443, 1, 0, hosts(250, "198.51.100.%d")...), nil},
-		{"several ports", OutboundScan{}, append(attemptsTo(23, 1, 1, hosts(40, "198.51.100.%d")...), attemptsTo(22, 1, 1, hosts(40, "198.51.101.%d")...)...), nil},
+		{"a scan", OutboundScan{}, attemptsTo(23, 1, 1, addresses(41, "198.51.100.%d")...), []string{"this host, to port 23"}},
+		{"a scan over IPv6", OutboundScan{}, attemptsTo(23, 1, 1, addresses(41, "2001:db8::7:%d")...), []string{"this host, to port 23"}},
+		{"one less", OutboundScan{}, attemptsTo(23, 1, 1, addresses(40, "198.51.100.%d")...), nil},
+		{"a crawler", OutboundScan{}, attemptsTo(443, 1, 0, addresses(250, "198.51.100.%d")...), nil},
+		{"several ports", OutboundScan{}, append(attemptsTo(23, 1, 1, addresses(40, "198.51.100.%d")...), attemptsTo(22, 1, 1, addresses(40, "198.51.101.%d")...)...), nil},
 		{"a dead peer", OutboundScan{}, attemptsTo(5432, 21, 1, "198.51.100.7"), []string{"this host, to 198.51.100.7"}},
 		{"a dead peer, one less", OutboundScan{}, attemptsTo(5432, 20, 1, "198.51.100.7"), nil},
-		{"a scan and a dead peer", OutboundScan{}, append(attemptsTo(23, 30, 1, hosts(41, "198.51.100.%d")...), attemptsTo(5432, 21, 6, "203.0.113.7")...),
+		{"a scan and a dead peer", OutboundScan{}, append(attemptsTo(23, 30, 1, addresses(41, "198.51.100.%d")...), attemptsTo(5432, 21, 6, "203.0.113.7")...),
 			[]string{"this host, to port 23", "this host, to 203.0.113.7"}},
 		{"without timers", OutboundScan{}, timerless, []string{"this host, to port 23"}},
-		{"allowed", OutboundScan{Allow: prefixes("198.51.100.0/24")}, attemptsTo(23, 1, 1, hosts(250, "198.51.100.%d")...), nil},
-		{"another port", OutboundScan{Ports: []uint16{22}}, attemptsTo(23, 1, 1, hosts(250, "198.51.100.%d")...), nil},
-		{"another limit", OutboundScan{Limit: 9}, attemptsTo(23, 1, 1, hosts(10, "198.51.100.%d")...), []string{"this host, to port 23"}},
-		{"loopback", OutboundScan{}, attemptsTo(23, 1, 1, hosts(250, "127.0.0.%d")...), nil},
-		{"established", OutboundScan{}, many(9, sockdiag.Established, hosts(250, "198.51.100.%d")...), nil},
+		{"allowed", OutboundScan{Allow: prefixes("198.51.100.0/24")}, attemptsTo(23, 1, 1, addresses(250, "198.51.100.%d")...), nil},
+		{"another port", OutboundScan{Ports: []uint16{22}}, attemptsTo(23, 1, 1, addresses(250, "198.51.100.%d")...), nil},
+		{"another limit", OutboundScan{Limit: 9}, attemptsTo(23, 1, 1, addresses(10, "198.51.100.%d")...), []string{"this host, to port 23"}},
+		{"loopback", OutboundScan{}, attemptsTo(23, 1, 1, addresses(250, "127.0.0.%d")...), nil},
+		{"established", OutboundScan{}, held(9, sockdiag.Established, addresses(250, "198.51.100.%d")...), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			found := find(t, with(tt.d), Host{Now: now, Sockets: tt.rows})
+			found := find(t, finder(tt.d), Host{Now: now, Sockets: tt.rows})
 			checkSubjects(t, found, tt.want...)
 			for _, f := range found {
 				if unsure := tt.name == "without timers"; unsure != (f.Confidence == Possible) || unsure != (len(f.Evidence.Missing) > 0) ||
@@ -74,7 +74,7 @@ func TestOutboundScanFlows(t *testing.T) {
 		return flows
 	}
 	own := []netip.Addr{netip.MustParseAddr("10.1.1.5")}
-	ours := attemptsTo(23, 1, 1, hosts(41, "198.51.100.%d")...)
+	ours := attemptsTo(23, 1, 1, addresses(41, "198.51.100.%d")...)
 	for i := range ours {
 		ours[i].Local = netip.AddrPortFrom(own[0], 1031)
 	}
@@ -94,7 +94,7 @@ func TestOutboundScanFlows(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.h.Now, tt.h.Settings = now, settings(t, nil)
-			found := find(t, with(OutboundScan{}), tt.h)
+			found := find(t, finder(OutboundScan{}), tt.h)
 			if tt.want == "" {
 				checkSubjects(t, found)
 				return

@@ -107,11 +107,11 @@ func (d *PerSource) findings(g *gathering) []Finding {
 	var found []Finding
 	for state := sockdiag.Established; state <= sockdiag.Closing; state++ {
 		of := func(k sourceKey) bool { return k.of() == uint8(state) && g.incoming(k) }
-		if !d.counts(state) {
+		if g.kinds>>state&1 == 0 {
 			continue
 		}
 		limit := d.limit(uint8(state))
-		for _, l := range d.offenders(g.loads(of), limit) {
+		for _, l := range g.offenders(of, limit) {
 			f := d.finding(g, state, &l)
 			f.Limit, f.Evidence.Sockets = limit, g.evidence(&l, of)
 			found = append(found, f)

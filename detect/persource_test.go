@@ -45,8 +45,8 @@ func TestPerSource(t *testing.T) {
 	} {
 		for _, remote := range []string{"198.51.100.7", "2001:db8:7::7"} {
 			t.Run(tt.name+" "+remote, func(t *testing.T) {
-				h := Host{Now: now, Sockets: append(many(tt.n, tt.state, remote), web())}
-				found := find(t, with(tt.d), h)
+				h := Host{Now: now, Sockets: append(held(tt.n, tt.state, remote), listener443())}
+				found := find(t, finder(tt.d), h)
 				if len(found) != tt.want {
 					t.Fatalf("%d findings, want %d: %v", len(found), tt.want, found)
 				}
@@ -79,22 +79,22 @@ func checkSource(t *testing.T, f Finding, remote string, n int) {
 // The host's own connections are nobody's flood: a pool to a database, what a
 // proxy has with its backends, and what it has with itself.
 func TestPerSourceOutgoing(t *testing.T) {
-	database := many(300, sockdiag.Established, "10.1.2.3")
+	database := held(300, sockdiag.Established, "10.1.2.3")
 	for i := range database {
 		s := &database[i]
 		s.Local, s.Remote = netip.AddrPortFrom(s.Local.Addr(), 40000+uint16(i)), netip.AddrPortFrom(s.Remote.Addr(), 5432)
 	}
 	for name, rows := range map[string][]sockdiag.Socket{
-		"a pool":                        append(slices.Clone(database), web()),
+		"a pool":                        append(slices.Clone(database), listener443()),
 		"a pool, no listener":           database,
-		"itself":                        append(many(300, sockdiag.TimeWait, "192.0.2.10"), web()),
-		"loopback":                      append(many(300, sockdiag.TimeWait, "127.0.0.1", "::1"), web()),
-		"many clients":                  append(many(10, sockdiag.Established, hosts(250, "198.51.100.%d")...), web()),
-		"a busy and a database":         append(many(43, sockdiag.Established, "10.1.2.3"), web()),
-		"a port that listens no longer": append(many(300, sockdiag.TimeWait, "198.51.100.7"), listenOn(web(), 80)),
+		"itself":                        append(held(300, sockdiag.TimeWait, "192.0.2.10"), listener443()),
+		"loopback":                      append(held(300, sockdiag.TimeWait, "127.0.0.1", "::1"), listener443()),
+		"many clients":                  append(held(10, sockdiag.Established, addresses(250, "198.51.100.%d")...), listener443()),
+		"a busy and a database":         append(held(43, sockdiag.Established, "10.1.2.3"), listener443()),
+		"a port that listens no longer": append(held(300, sockdiag.TimeWait, "198.51.100.7"), listenOn(listener443(), 80)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if found := find(t, with(PerSource{}), Host{Now: now, Sockets: rows}); len(found) != 0 {
+			if found := find(t, finder(PerSource{}), Host{Now: now, Sockets: rows}); len(found) != 0 {
 				t.Errorf("got %v", found)
 			}
 		})
@@ -117,14 +117,14 @@ func TestTimeWaitFlood(t *testing.T) {
 			rows = append(rows, s)
 		}
 	}
-	found := find(t, with(PerSource{State: sockdiag.TimeWait, Sources: Sources{Ports: []uint16{80, 443}}}), Host{Now: now, Sockets: rows})
+	found := find(t, finder(PerSource{State: sockdiag.TimeWait, Sources: Sources{Ports: []uint16{80, 443}}}), Host{Now: now, Sockets: rows})
 	if len(found) != 1 || found[0].Sources[0].String() != "89.95.200.5/32" || found[0].Count != 40 || found[0].Limit != 39 || found[0].Confidence != Likely {
 		t.Fatalf("got %v", found)
 	}
 	if !mentions(strings.Join(found[0].Fix, " "), "89.95.200.5 }", "maxretry = 40", "findtime = 750", "bantime = -1") {
 		t.Errorf("fix %q", found[0].Fix)
 	}
-	found = find(t, with(PerSource{}), Host{Now: now, Sockets: rows})
+	found = find(t, finder(PerSource{}), Host{Now: now, Sockets: rows})
 	if len(found) != 1 || found[0].Confidence != Possible || len(found[0].Evidence.Missing) != 1 {
 		t.Errorf("without listeners and ports: %+v", found)
 	}
@@ -132,8 +132,8 @@ func TestTimeWaitFlood(t *testing.T) {
 
 // One source of 684 beside a database of 43, as on the SIP server.
 func TestEstablishedFlood(t *testing.T) {
-	rows := append(many(684, sockdiag.Established, "203.0.113.9"), many(43, sockdiag.Established, "10.1.2.3")...)
-	found := find(t, with(PerSource{}), Host{Now: now, Sockets: append(rows, web())})
+	rows := append(held(684, sockdiag.Established, "203.0.113.9"), held(43, sockdiag.Established, "10.1.2.3")...)
+	found := find(t, finder(PerSource{}), Host{Now: now, Sockets: append(rows, listener443())})
 	checkSubjects(t, found, "203.0.113.9")
 	if found[0].Count != 684 || found[0].Limit != 60 || len(found[0].Evidence.Sockets) != 1 {
 		t.Errorf("got %+v", found[0])
@@ -143,8 +143,8 @@ func TestEstablishedFlood(t *testing.T) {
 // An allowed address in a prefix that would be banned.
 func TestPerSourceAllowedInside(t *testing.T) {
 	d := PerSource{Sources: Sources{Allow: prefixes("2001:db8:7::1/128")}}
-	rows := append(many(70, sockdiag.Established, "2001:db8:7::1", "2001:db8:7::2"), web())
-	found := find(t, with(d), Host{Now: now, Sockets: rows})
+	rows := append(held(70, sockdiag.Established, "2001:db8:7::1", "2001:db8:7::2"), listener443())
+	found := find(t, finder(d), Host{Now: now, Sockets: rows})
 	checkSubjects(t, found, "2001:db8:7::/64")
 	if found[0].Count != 70 || found[0].Confidence != Possible || !mentions(fmt.Sprint(found[0].Evidence.Missing), "allowed address") {
 		t.Errorf("got %+v", found)
@@ -180,7 +180,7 @@ func TestPerSourceFlows(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := Host{Now: now, Flows: flows(tt.line, 61), Sockets: tt.sockets, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.80")}}
-			found := find(t, with(PerSource{}), h)
+			found := find(t, finder(PerSource{}), h)
 			if len(found) != tt.want || tt.want > 0 && (found[0].Subject != "203.0.113.5" || found[0].Count != 61) {
 				t.Errorf("got %v, want %d findings", found, tt.want)
 			}
@@ -194,21 +194,21 @@ func TestPerSourceFlows(t *testing.T) {
 // The order of the rows makes no difference but to the evidence, and a listener
 // may come last.
 func TestPerSourceOrder(t *testing.T) {
-	rows := append(many(50, sockdiag.TimeWait, hosts(5, "198.51.%d.1")...), web())
-	want := findings(rows)
+	rows := append(held(50, sockdiag.TimeWait, addresses(5, "198.51.%d.1")...), listener443())
+	want := bareFindings(rows)
 	if len(want) != 5 {
 		t.Fatalf("got %v", want)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
 		r.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
-		if got := findings(rows); !reflect.DeepEqual(got, want) {
+		if got := bareFindings(rows); !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %v, want %v", got, want)
 		}
 	}
 }
 
-func findings(rows []sockdiag.Socket) []Finding {
+func bareFindings(rows []sockdiag.Socket) []Finding {
 	found := Find(Host{Sockets: rows}, PerSource{})
 	for i := range found {
 		found[i].Evidence.Sockets = nil

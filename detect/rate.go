@@ -23,22 +23,22 @@ type Rate struct {
 	Sources
 	// Limits are how many connections are normal; none is fewer than 200 in
 	// 30 s and fewer than 128 in 600 s.
-	Limits []Limit
+	Limits []RateLimit
 	// Keys is how many sources are counted in each part of a window; 0 is
 	// 8192, which takes some 6 MB for each limit, whatever comes.
 	Keys int
 }
 
-// Limit is a number of connections in a time.
-type Limit struct {
+// RateLimit is a number of connections in a time.
+type RateLimit struct {
 	Count  uint64
 	Within time.Duration // at least 8 ns
 }
 
 // String returns "200 in 30s".
-func (l Limit) String() string { return fmt.Sprintf("%d in %v", l.Count, l.Within) }
+func (l RateLimit) String() string { return fmt.Sprintf("%d in %v", l.Count, l.Within) }
 
-var usualLimits = []Limit{{200, 30 * time.Second}, {128, 10 * time.Minute}}
+var usualLimits = []RateLimit{{200, 30 * time.Second}, {128, 10 * time.Minute}}
 
 // Rates is the state of a Rate. It is not safe for concurrent use.
 type Rates struct {
@@ -109,7 +109,7 @@ func (r *Rates) finding(now time.Time, k sourceKey, w *window, flow *conntrack.F
 }
 
 // meter is a rule of nft that holds each source to the limit.
-func meter(p netip.Prefix, port uint16, l Limit) string {
+func meter(p netip.Prefix, port uint16, l RateLimit) string {
 	addr := "ip saddr"
 	if !p.Addr().Is4() {
 		addr = "ip6 saddr"
@@ -135,7 +135,7 @@ const parts = 8
 
 // window counts keys over the last parts of a time.
 type window struct {
-	limit Limit
+	limit RateLimit
 	part  time.Duration
 	begin time.Time // of the part that is counted now
 	now   int       // its index
@@ -143,7 +143,7 @@ type window struct {
 	parts [parts + 1]*heavy[sourceKey]
 }
 
-func newWindow(l Limit, keys int) *window {
+func newWindow(l RateLimit, keys int) *window {
 	w := &window{limit: l, part: max(l.Within/parts, 1)}
 	for i := range w.parts {
 		w.parts[i] = newHeavy[sourceKey](keys)

@@ -30,14 +30,14 @@ func TestRate(t *testing.T) {
 		every time.Duration
 		want  []int // the connections with which a limit is reached, from 1
 	}{
-		{"200 in 30 s", Rate{Limits: []Limit{{200, 30 * s}}}, 1000, 150 * ms, []int{200}},
-		{"one burst", Rate{Limits: []Limit{{200, 30 * s}}}, 200, 0, []int{200}},
-		{"one less", Rate{Limits: []Limit{{200, 30 * s}}}, 199, 0, nil},
-		{"slower", Rate{Limits: []Limit{{200, 30 * s}}}, 5000, 151 * ms, nil},
+		{"200 in 30 s", Rate{Limits: []RateLimit{{200, 30 * s}}}, 1000, 150 * ms, []int{200}},
+		{"one burst", Rate{Limits: []RateLimit{{200, 30 * s}}}, 200, 0, []int{200}},
+		{"one less", Rate{Limits: []RateLimit{{200, 30 * s}}}, 199, 0, nil},
+		{"slower", Rate{Limits: []RateLimit{{200, 30 * s}}}, 5000, 151 * ms, nil},
 		{"128 in 600 s", Rate{}, 128, 4600 * ms, []int{128}},
 		{"slower than that", Rate{}, 2000, 4800 * ms, nil},
 		{"both", Rate{}, 1000, 0, []int{128, 200}},
-		{"another limit", Rate{Limits: []Limit{{5, s}}}, 20, 100 * ms, []int{5}},
+		{"another limit", Rate{Limits: []RateLimit{{5, s}}}, 20, 100 * ms, []int{5}},
 		{"allowed", Rate{Sources: Sources{Allow: prefixes("198.51.100.0/24", "2001:db8::/32")}}, 1000, 0, nil},
 		{"another port", Rate{Sources: Sources{Ports: []uint16{80}}}, 1000, 0, nil},
 		{"its port", Rate{Sources: Sources{Ports: []uint16{443}}}, 130, 0, []int{128}},
@@ -70,7 +70,7 @@ func checkRate(t *testing.T, f Finding, src string) {
 
 // What does not count: other events, other protocols, the host's own.
 func TestRateOthers(t *testing.T) {
-	r := Rate{Limits: []Limit{{1, time.Second}}}.Start(netip.MustParseAddr("192.0.2.10"))
+	r := Rate{Limits: []RateLimit{{1, time.Second}}}.Start(netip.MustParseAddr("192.0.2.10"))
 	udp, destroyed := opened("198.51.100.7", 53), opened("198.51.100.7", 443)
 	udp.Flow.Original.Proto, destroyed.Type = conntrack.ProtoUDP, conntrack.EventDestroy
 	for _, e := range []*conntrack.Event{udp, destroyed, opened("192.0.2.10", 443), opened("127.0.0.1", 443), {Type: conntrack.EventNew}} {
@@ -85,7 +85,7 @@ func TestRateOthers(t *testing.T) {
 
 // Ports count apart, addresses of one /64 together.
 func TestRateApart(t *testing.T) {
-	limit := Rate{Limits: []Limit{{100, time.Minute}}}
+	limit := Rate{Limits: []RateLimit{{100, time.Minute}}}
 	r := limit.Start()
 	for i := range 99 {
 		for _, port := range []uint16{80, 443} {
@@ -108,7 +108,7 @@ func TestRateApart(t *testing.T) {
 
 // Told again only after it was below the limit.
 func TestRateAgain(t *testing.T) {
-	r, at, told := Rate{Limits: []Limit{{10, 8 * time.Second}}}.Start(), now, 0
+	r, at, told := Rate{Limits: []RateLimit{{10, 8 * time.Second}}}.Start(), now, 0
 	for _, n := range []int{30, 0, 30} {
 		for range 16 {
 			at = at.Add(time.Second)
@@ -126,7 +126,7 @@ func TestRateAgain(t *testing.T) {
 
 // A clock that runs back forgets; it neither counts twice nor for ever.
 func TestRateClock(t *testing.T) {
-	limit := Limit{10, 8 * time.Second}
+	limit := RateLimit{10, 8 * time.Second}
 	for _, tt := range []struct {
 		step time.Duration // of the clock, after 9 connections
 		want bool          // the tenth is found
@@ -134,7 +134,7 @@ func TestRateClock(t *testing.T) {
 		{0, true}, {7 * time.Second, true}, {8 * time.Second, false}, {time.Hour, false}, {-time.Millisecond, true},
 		{-999 * time.Millisecond, true}, {-time.Second, false}, {-time.Hour, false}, {-1 << 62, false}, {1 << 62, false},
 	} {
-		r := Rate{Limits: []Limit{limit}}.Start()
+		r := Rate{Limits: []RateLimit{limit}}.Start()
 		for range 9 {
 			r.Add(now, opened("198.51.100.7", 443))
 		}
@@ -192,9 +192,9 @@ func TestRateCrowd(t *testing.T) {
 }
 
 func TestRateMemory(t *testing.T) {
-	before := heap()
+	before := heapInUse()
 	r := Rate{}.Start()
-	mb := float64(heap()-before) / 1e6
+	mb := float64(heapInUse()-before) / 1e6
 	t.Logf("%.1f MB", mb)
 	if mb > 13 {
 		t.Errorf("two limits take %.1f MB", mb)

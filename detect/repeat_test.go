@@ -9,8 +9,8 @@ import (
 
 var offender = netip.MustParsePrefix("197.203.26.142/32")
 
-// look is what one look counted, and when.
-type look struct {
+// oneLook is what one look counted, and when.
+type oneLook struct {
 	at time.Duration
 	n  uint64
 }
@@ -20,24 +20,24 @@ func TestRepeat(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		r     Repeat
-		looks []look
+		looks []oneLook
 		want  []int // the looks that take the source over
 	}{
-		{"at once", Repeat{}, []look{{0, 40}}, []int{0}},
-		{"one less", Repeat{}, []look{{0, 39}}, nil},
-		{"in two looks, 10 minutes apart", Repeat{}, []look{{0, 20}, {10 * m, 20}}, []int{1}},
-		{"one less in two", Repeat{}, []look{{0, 20}, {10 * m, 19}}, nil},
-		{"in three", Repeat{}, []look{{0, 20}, {10 * m, 19}, {20 * m, 20}}, nil},
-		{"too far apart", Repeat{}, []look{{0, 39}, {750 * s, 39}, {1500 * s, 39}}, nil},
-		{"not told again", Repeat{}, []look{{0, 40}, {1 * m, 40}, {2 * m, 40}}, []int{0}},
-		{"still over between Release and MaxRetry", Repeat{}, []look{{0, 40}, {10 * m, 25}, {20 * m, 25}, {30 * m, 25}}, []int{0}},
-		{"released, and over again", Repeat{}, []look{{0, 40}, {30 * m, 19}, {30*m + 1, 21}}, []int{0, 2}},
-		{"another Release", Repeat{Release: 1}, []look{{0, 40}, {10 * m, 1}, {20 * m, 1}, {20*m + 1, 90}}, []int{0}},
-		{"another FindTime", Repeat{FindTime: 8 * s}, []look{{0, 39}, {7999 * time.Millisecond, 1}, {16 * s, 39}, {24 * s, 1}}, []int{1}},
-		{"another MaxRetry", Repeat{MaxRetry: 3, FindTime: time.Hour}, []look{{0, 1}, {20 * m, 1}, {40 * m, 1}}, []int{2}},
-		{"a step back", Repeat{}, []look{{m, 39}, {m - s, 1}}, []int{1}},
-		{"a long step back", Repeat{}, []look{{time.Hour, 39}, {0, 39}, {1, 1}}, []int{2}},
-		{"a huge count", Repeat{}, []look{{0, 1 << 63}, {1, 1 << 63}}, []int{0}},
+		{"at once", Repeat{}, []oneLook{{0, 40}}, []int{0}},
+		{"one less", Repeat{}, []oneLook{{0, 39}}, nil},
+		{"in two looks, 10 minutes apart", Repeat{}, []oneLook{{0, 20}, {10 * m, 20}}, []int{1}},
+		{"one less in two", Repeat{}, []oneLook{{0, 20}, {10 * m, 19}}, nil},
+		{"in three", Repeat{}, []oneLook{{0, 20}, {10 * m, 19}, {20 * m, 20}}, nil},
+		{"too far apart", Repeat{}, []oneLook{{0, 39}, {750 * s, 39}, {1500 * s, 39}}, nil},
+		{"not told again", Repeat{}, []oneLook{{0, 40}, {1 * m, 40}, {2 * m, 40}}, []int{0}},
+		{"still over between Release and MaxRetry", Repeat{}, []oneLook{{0, 40}, {10 * m, 25}, {20 * m, 25}, {30 * m, 25}}, []int{0}},
+		{"released, and over again", Repeat{}, []oneLook{{0, 40}, {30 * m, 19}, {30*m + 1, 21}}, []int{0, 2}},
+		{"another Release", Repeat{Release: 1}, []oneLook{{0, 40}, {10 * m, 1}, {20 * m, 1}, {20*m + 1, 90}}, []int{0}},
+		{"another FindTime", Repeat{FindTime: 8 * s}, []oneLook{{0, 39}, {7999 * time.Millisecond, 1}, {16 * s, 39}, {24 * s, 1}}, []int{1}},
+		{"another MaxRetry", Repeat{MaxRetry: 3, FindTime: time.Hour}, []oneLook{{0, 1}, {20 * m, 1}, {40 * m, 1}}, []int{2}},
+		{"a step back", Repeat{}, []oneLook{{m, 39}, {m - s, 1}}, []int{1}},
+		{"a long step back", Repeat{}, []oneLook{{time.Hour, 39}, {0, 39}, {1, 1}}, []int{2}},
+		{"a huge count", Repeat{}, []oneLook{{0, 1 << 63}, {1, 1 << 63}}, []int{0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []int

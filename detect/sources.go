@@ -71,7 +71,7 @@ func (o *Sources) widePrefix(s source) netip.Prefix {
 func (o *Sources) many() int { return cmp.Or(o.Many, 8) }
 
 // allows reports whether connections of the address do not count.
-func (o *Sources) allows(a netip.Addr) bool { return within(o.Allow, a) }
+func (o *Sources) allows(a netip.Addr) bool { return inAny(o.Allow, a) }
 
 // holdsAllowed reports whether a ban of the prefix would hit an allowed
 // address.
@@ -127,6 +127,7 @@ type tally map[sourceKey]uint32
 type gathering struct {
 	*Sources
 	counts    tally
+	kinds     uint64 // those counted, without marks: 1<<kind
 	listening map[uint16]bool
 	own       map[netip.Addr]bool
 	last      netip.Addr // of own
@@ -170,12 +171,18 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 		kind |= outgoing
 	}
 	k := sourceKey{g.source(remote), s.Local.Port(), kind}
-	n := g.counts[k] + 1
-	g.counts[k] = n
+	n := g.add(k)
 	if uint64(n) == g.limit(k.of())/2+1 && len(g.rows) < evidenceRows {
 		g.kept[k] = len(g.rows)
 		g.rows = append(g.rows, *s)
 	}
+}
+
+func (g *gathering) add(k sourceKey) uint32 {
+	n := g.counts[k] + 1
+	g.counts[k] = n
+	g.kinds |= 1 << k.of()
+	return n
 }
 
 // foreign reports whether an address can be that of another host.
@@ -196,7 +203,7 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.counts[sourceKey{g.source(t.Src), t.DstPort, kind | through}]++
+		g.add(sourceKey{g.source(t.Src), t.DstPort, kind | through})
 	}
 }
 
@@ -231,16 +238,26 @@ func (l *load) add(n uint64, port uint16) {
 	}
 }
 
-// loads returns the counts of the keys that pass, by source.
-func (g *gathering) loads(pass func(sourceKey) bool) map[source]*load {
-	ports := make(map[sourceKey]uint64) // without kind
+// totals returns the counts of the keys that pass, by source.
+func (g *gathering) totals(pass func(sourceKey) bool) map[source]uint64 {
+	all := make(map[source]uint64)
 	for k, n := range g.counts {
 		if pass(k) {
+			all[k.source] += uint64(n)
+		}
+	}
+	return all
+}
+
+// loads returns the sources that have more than a number of the keys that pass.
+func (g *gathering) loads(pass func(sourceKey) bool, above uint64) map[source]*load {
+	totals, ports, all := g.totals(pass), make(map[sourceKey]uint64), make(map[source]*load)
+	for k, n := range g.counts {
+		if totals[k.source] > above && pass(k) {
 			k.kind = 0
 			ports[k] += uint64(n)
 		}
 	}
-	all := make(map[source]*load)
 	for k, n := range ports {
 		l := all[k.source]
 		if l == nil {
@@ -254,7 +271,8 @@ func (g *gathering) loads(pass func(sourceKey) bool) map[source]*load {
 
 // offenders returns who exceeds the limit, the worst first: sources, and in
 // their place networks of which many sources exceed half of it.
-func (o *Sources) offenders(all map[source]*load, limit uint64) []load {
+func (g *gathering) offenders(pass func(sourceKey) bool, limit uint64) []load {
+	o, all := g.Sources, g.loads(pass, limit/2)
 	nets := o.networks(all, limit)
 	var found []load
 	for s, l := range all {
@@ -271,16 +289,15 @@ func (o *Sources) offenders(all map[source]*load, limit uint64) []load {
 	return found
 }
 
-// networks returns those that are offenders as a whole.
+// networks returns those that are offenders as a whole, of sources that exceed
+// half of the limit.
 func (o *Sources) networks(all map[source]*load, limit uint64) map[source]*load {
 	nets := make(map[source]*load)
 	if o.many() < 0 {
 		return nets
 	}
 	for s, l := range all {
-		if l.count > limit/2 {
-			o.join(nets, s, l, limit)
-		}
+		o.join(nets, s, l, limit)
 	}
 	for s, n := range nets {
 		if n.sources < o.many() || n.count <= limit || o.holdsAllowed(o.widePrefix(s)) {

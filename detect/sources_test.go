@@ -9,8 +9,8 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// with makes a detector a function.
-func with(d Detector) func(Host) []Finding {
+// finder makes a detector a function.
+func finder(d Detector) func(Host) []Finding {
 	return func(h Host) []Finding { return Find(h, d) }
 }
 
@@ -44,8 +44,8 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// many makes n connections of each of the sources with port 443.
-func many(n int, state sockdiag.State, remotes ...string) (rows []sockdiag.Socket) {
+// held makes n connections of each of the sources with port 443.
+func held(n int, state sockdiag.State, remotes ...string) (rows []sockdiag.Socket) {
 	for _, r := range remotes {
 		a := netip.MustParseAddr(r)
 		local := netip.MustParseAddr("192.0.2.10")
@@ -62,16 +62,16 @@ func many(n int, state sockdiag.State, remotes ...string) (rows []sockdiag.Socke
 	return rows
 }
 
-// web is a listener on port 443.
-func web() sockdiag.Socket {
+// listener443 is a listener on port 443.
+func listener443() sockdiag.Socket {
 	return sockdiag.Socket{
 		Family: sockdiag.IPv6, State: sockdiag.Listen, Backlog: 128,
 		Local: netip.MustParseAddrPort("[::]:443"), Remote: netip.MustParseAddrPort("[::]:0"),
 	}
 }
 
-// hosts are n addresses of a network.
-func hosts(n int, format string) (addrs []string) {
+// addresses are n addresses of a network.
+func addresses(n int, format string) (addrs []string) {
 	for i := range n {
 		addrs = append(addrs, fmt.Sprintf(format, i+1))
 	}
@@ -87,23 +87,23 @@ func TestEscalation(t *testing.T) {
 		remotes []string
 		want    []string
 	}{
-		{"each over the limit", Sources{}, 40, hosts(8, "198.51.100.%d"), []string{"198.51.100.0/24"}},
-		{"each over half of it", Sources{}, 20, hosts(8, "198.51.100.%d"), []string{"198.51.100.0/24"}},
-		{"each at half of it", Sources{}, 19, hosts(200, "198.51.100.%d"), nil},
-		{"one too few", Sources{}, 39, hosts(7, "198.51.100.%d"), nil},
-		{"too few, but over", Sources{}, 40, hosts(2, "198.51.100.%d"), []string{"198.51.100.1", "198.51.100.2"}},
-		{"of several networks", Sources{}, 39, hosts(20, "198.51.%d.1"), nil},
-		{"fewer suffice", Sources{Many: 2}, 40, hosts(2, "198.51.100.%d"), []string{"198.51.100.0/24"}},
-		{"never", Sources{Many: -1}, 40, hosts(9, "198.51.100.%d")[7:], []string{"198.51.100.8", "198.51.100.9"}},
+		{"each over the limit", Sources{}, 40, addresses(8, "198.51.100.%d"), []string{"198.51.100.0/24"}},
+		{"each over half of it", Sources{}, 20, addresses(8, "198.51.100.%d"), []string{"198.51.100.0/24"}},
+		{"each at half of it", Sources{}, 19, addresses(200, "198.51.100.%d"), nil},
+		{"one too few", Sources{}, 39, addresses(7, "198.51.100.%d"), nil},
+		{"too few, but over", Sources{}, 40, addresses(2, "198.51.100.%d"), []string{"198.51.100.1", "198.51.100.2"}},
+		{"of several networks", Sources{}, 39, addresses(20, "198.51.%d.1"), nil},
+		{"fewer suffice", Sources{Many: 2}, 40, addresses(2, "198.51.100.%d"), []string{"198.51.100.0/24"}},
+		{"never", Sources{Many: -1}, 40, addresses(9, "198.51.100.%d")[7:], []string{"198.51.100.8", "198.51.100.9"}},
 		{"an allowed one in it", Sources{Allow: []netip.Prefix{netip.MustParsePrefix("198.51.100.77/32")}, Many: 2}, 40,
-			hosts(2, "198.51.100.%d"), []string{"198.51.100.1", "198.51.100.2"}},
-		{"wider", Sources{WideIPv4: 16}, 40, hosts(8, "198.51.%d.1"), []string{"198.51.0.0/16"}},
-		{"IPv6", Sources{}, 40, hosts(8, "2001:db8:7:%d::1"), []string{"2001:db8:7::/48"}},
-		{"IPv6, one source", Sources{}, 5, hosts(9, "2001:db8:7:1::%d"), []string{"2001:db8:7:1::/64"}},
+			addresses(2, "198.51.100.%d"), []string{"198.51.100.1", "198.51.100.2"}},
+		{"wider", Sources{WideIPv4: 16}, 40, addresses(8, "198.51.%d.1"), []string{"198.51.0.0/16"}},
+		{"IPv6", Sources{}, 40, addresses(8, "2001:db8:7:%d::1"), []string{"2001:db8:7::/48"}},
+		{"IPv6, one source", Sources{}, 5, addresses(9, "2001:db8:7:1::%d"), []string{"2001:db8:7:1::/64"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := Host{Now: now, Sockets: append(many(tt.n, sockdiag.TimeWait, tt.remotes...), web())}
-			checkSubjects(t, find(t, with(PerSource{Sources: tt.o}), h), tt.want...)
+			h := Host{Now: now, Sockets: append(held(tt.n, sockdiag.TimeWait, tt.remotes...), listener443())}
+			checkSubjects(t, find(t, finder(PerSource{Sources: tt.o}), h), tt.want...)
 		})
 	}
 }
@@ -127,9 +127,9 @@ func TestSourceMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("counts a million sources")
 	}
-	before := heap()
+	before := heapInUse()
 	look := PerSource{}.Look(&Host{})
-	s := many(1, sockdiag.Established, "198.51.100.1")[0]
+	s := held(1, sockdiag.Established, "198.51.100.1")[0]
 	for i := range 1_000_000 {
 		a := netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
 		if i%2 == 0 {
@@ -138,7 +138,7 @@ func TestSourceMemory(t *testing.T) {
 		s.Remote = netip.AddrPortFrom(a, 40000)
 		look.Socket(&s)
 	}
-	mb := float64(heap()-before) / 1e6
+	mb := float64(heapInUse()-before) / 1e6
 	t.Logf("%.1f MB", mb)
 	if mb > 64 {
 		t.Errorf("a million sources take %.1f MB", mb)
@@ -146,7 +146,7 @@ func TestSourceMemory(t *testing.T) {
 	runtime.KeepAlive(look)
 }
 
-func heap() int64 {
+func heapInUse() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -155,9 +155,9 @@ func heap() int64 {
 
 // A row of a known source costs no memory.
 func TestRowAllocs(t *testing.T) {
-	rows := many(3, sockdiag.Established, "198.51.100.1", "2001:db8:7::1")
-	rows = append(rows, many(3, sockdiag.SynRecv, "198.51.100.1")...)
-	rows = append(rows, many(3, sockdiag.SynSent, "198.51.100.1")...)
+	rows := held(3, sockdiag.Established, "198.51.100.1", "2001:db8:7::1")
+	rows = append(rows, held(3, sockdiag.SynRecv, "198.51.100.1")...)
+	rows = append(rows, held(3, sockdiag.SynSent, "198.51.100.1")...)
 	for _, d := range []Detector{PerSource{}, IdleFlood{}, SynFlood{}, OutboundScan{}} {
 		h := Host{}
 		look := d.Look(&h)
@@ -177,7 +177,7 @@ func TestRowAllocs(t *testing.T) {
 	}
 }
 
-func BenchmarkPerSource(b *testing.B)    { benchmark(b, with(PerSource{}), 0) }
-func BenchmarkIdleFlood(b *testing.B)    { benchmark(b, with(IdleFlood{Limit: 100}), 0) }
-func BenchmarkSynFlood(b *testing.B)     { benchmark(b, with(SynFlood{}), 0) }
-func BenchmarkOutboundScan(b *testing.B) { benchmark(b, with(OutboundScan{}), 0) }
+func BenchmarkPerSource(b *testing.B)    { benchmark(b, finder(PerSource{}), 0) }
+func BenchmarkIdleFlood(b *testing.B)    { benchmark(b, finder(IdleFlood{Limit: 100}), 0) }
+func BenchmarkSynFlood(b *testing.B)     { benchmark(b, finder(SynFlood{}), 0) }
+func BenchmarkOutboundScan(b *testing.B) { benchmark(b, finder(OutboundScan{}), 0) }

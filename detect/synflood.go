@@ -113,7 +113,7 @@ func (d *SynFlood) findings(g *gathering, full map[uint16]bool) []Finding {
 		}
 	}
 	all := func(k sourceKey) bool { return !full[k.port] }
-	if len(found) == 0 && sum(maps.Values(ports)) > d.total() {
+	if len(found) == 0 && sumOf(maps.Values(ports)) > d.total() {
 		found = append(found, d.flood(g, all, d.total(), "all ports"))
 	}
 	return found
@@ -121,8 +121,8 @@ func (d *SynFlood) findings(g *gathering, full map[uint16]bool) []Finding {
 
 // flood looks at the half-open connections that pass.
 func (d *SynFlood) flood(g *gathering, pass func(sourceKey) bool, limit uint64, subject string) Finding {
-	loads := g.loads(pass)
-	c := census(loads)
+	loads := g.loads(pass, 0)
+	c := countHeads(loads)
 	f := Finding{
 		Detector: "SynFlood", Severity: Warning, Confidence: Likely, Subject: subject, Count: c.count, Limit: limit,
 		Cause: fmt.Sprintf("%s: %d half-open connections (SYN_RECV) of %d sources, %s", subject, c.count, len(loads), c.verdict()),
@@ -134,14 +134,14 @@ func (d *SynFlood) flood(g *gathering, pass func(sourceKey) bool, limit uint64, 
 	}
 	f.Evidence.Missing = []string{"whether `net.ipv4.tcp_syncookies` is on"}
 	d.name(&f, c, g)
-	if n := census(g.loads(func(k sourceKey) bool { return pass(k) && k.of() == ageless })).count; c.count-n <= limit {
+	if old := g.totals(func(k sourceKey) bool { return pass(k) && k.of() == unanswered }); sumOf(maps.Values(old)) <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")
 	}
 	return f
 }
 
 // name adds the sources, if there are any to ban.
-func (d *SynFlood) name(f *Finding, c sourceCensus, g *gathering) {
+func (d *SynFlood) name(f *Finding, c headcount, g *gathering) {
 	if !c.single() {
 		f.Evidence.Sockets = slices.Clone(g.rows[:min(len(g.rows), 3)])
 		return
@@ -152,14 +152,14 @@ func (d *SynFlood) name(f *Finding, c sourceCensus, g *gathering) {
 	f.Evidence.Sockets = g.evidence(&c.top, func(sourceKey) bool { return true })
 }
 
-// sourceCensus tells a crowd from a single source.
-type sourceCensus struct {
+// headcount tells a crowd from a single source.
+type headcount struct {
 	count, lone uint64 // connections, and those whose source has no other
 	sources     uint64
 	top         load
 }
 
-func census(all map[source]*load) (c sourceCensus) {
+func countHeads(all map[source]*load) (c headcount) {
 	for _, l := range all {
 		c.count += l.count
 		c.sources++
@@ -174,12 +174,12 @@ func census(all map[source]*load) (c sourceCensus) {
 }
 
 // single reports whether one source has more than half.
-func (c *sourceCensus) single() bool { return c.top.count > c.count/2 }
+func (c *headcount) single() bool { return c.top.count > c.count/2 }
 
 // spoofed reports whether nine sources of ten have one connection each.
-func (c *sourceCensus) spoofed() bool { return c.lone >= c.sources-c.sources/10 }
+func (c *headcount) spoofed() bool { return c.lone >= c.sources-c.sources/10 }
 
-func (c *sourceCensus) verdict() string {
+func (c *headcount) verdict() string {
 	switch {
 	case c.single():
 		return fmt.Sprintf("%d of them of %v: a flood by one source, or a peer whose way back is blocked", c.top.count, c.top.source.addr())
@@ -189,7 +189,7 @@ func (c *sourceCensus) verdict() string {
 	return "some of them with many: a flood by several, or a return path that is blocked"
 }
 
-func sum(counts iter.Seq[uint64]) (total uint64) {
+func sumOf(counts iter.Seq[uint64]) (total uint64) {
 	for n := range counts {
 		total += n
 	}

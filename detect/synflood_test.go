@@ -11,7 +11,7 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-func sprint(v any) string { return fmt.Sprint(v) }
+func text(v any) string { return fmt.Sprint(v) }
 
 // unmet makes of connections half-open ones whose SYN-ACK was sent again.
 func unmet(rows []sockdiag.Socket, retransmits uint8) []sockdiag.Socket {
@@ -22,8 +22,8 @@ func unmet(rows []sockdiag.Socket, retransmits uint8) []sockdiag.Socket {
 }
 
 func TestSynFlood(t *testing.T) {
-	old := slices.Concat(unmet(many(40, 0, "198.51.100.7"), 1), unmet(many(1, 0, hosts(25, "203.0.113.%d")...), 1))
-	full := web()
+	old := slices.Concat(unmet(held(40, 0, "198.51.100.7"), 1), unmet(held(1, 0, addresses(25, "203.0.113.%d")...), 1))
+	full := listener443()
 	full.AcceptQueue, full.Backlog = 129, 128
 	elsewhere := func(rows []sockdiag.Socket) []sockdiag.Socket {
 		for i := range rows {
@@ -38,21 +38,21 @@ func TestSynFlood(t *testing.T) {
 		sources string
 		words   []string // nil: nothing is found
 	}{
-		{"forged", SynFlood{}, unmet(many(1, 0, hosts(65, "198.51.100.%d")...), 1), "[]", []string{"forged"}},
-		{"forged, IPv6", SynFlood{}, unmet(many(1, 0, hosts(65, "2001:db8:7:%d::1")...), 3), "[]", []string{"forged"}},
-		{"one less", SynFlood{}, unmet(many(1, 0, hosts(64, "198.51.100.%d")...), 1), "", nil},
-		{"on their way", SynFlood{}, unmet(many(1, 0, hosts(250, "198.51.100.%d")...), 0), "", nil},
+		{"forged", SynFlood{}, unmet(held(1, 0, addresses(65, "198.51.100.%d")...), 1), "[]", []string{"forged"}},
+		{"forged, IPv6", SynFlood{}, unmet(held(1, 0, addresses(65, "2001:db8:7:%d::1")...), 3), "[]", []string{"forged"}},
+		{"one less", SynFlood{}, unmet(held(1, 0, addresses(64, "198.51.100.%d")...), 1), "", nil},
+		{"on their way", SynFlood{}, unmet(held(1, 0, addresses(250, "198.51.100.%d")...), 0), "", nil},
 		{"one source", SynFlood{}, old, "[198.51.100.7/32]", []string{"40 of them of 198.51.100.7"}},
-		{"several", SynFlood{}, unmet(many(9, 0, hosts(8, "198.51.%d.1")...), 2), "[]", []string{"by several"}},
+		{"several", SynFlood{}, unmet(held(9, 0, addresses(8, "198.51.%d.1")...), 2), "[]", []string{"by several"}},
 		{"allowed", SynFlood{Sources: Sources{Allow: prefixes("198.51.100.7/32")}}, old, "", nil},
 		{"another port", SynFlood{Sources: Sources{Ports: []uint16{80}}}, old, "", nil},
 		{"another limit", SynFlood{Limit: 65}, old, "", nil},
 		{"the accept queue is full", SynFlood{}, append(slices.Clone(old), full), "", nil},
-		{"in all", SynFlood{}, elsewhere(unmet(many(1, 0, hosts(257, "198.51.%d.1")[:255]...), 1)), "", nil},
-		{"in all, more", SynFlood{Total: 254}, elsewhere(unmet(many(1, 0, hosts(255, "198.51.%d.1")...), 1)), "[]", []string{"all ports", "forged"}},
+		{"in all", SynFlood{}, elsewhere(unmet(held(1, 0, addresses(257, "198.51.%d.1")[:255]...), 1)), "", nil},
+		{"in all, more", SynFlood{Total: 254}, elsewhere(unmet(held(1, 0, addresses(255, "198.51.%d.1")...), 1)), "[]", []string{"all ports", "forged"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			found := find(t, with(tt.d), Host{Now: now, Sockets: append(tt.rows, web())})
+			found := find(t, finder(tt.d), Host{Now: now, Sockets: append(tt.rows, listener443())})
 			if tt.words == nil {
 				checkSubjects(t, found)
 				return
@@ -70,9 +70,9 @@ func TestSynFlood(t *testing.T) {
 
 // Rows without timers do not tell how old they are.
 func TestSynFloodAgeless(t *testing.T) {
-	rows := many(1, sockdiag.SynRecv, hosts(65, "198.51.100.%d")...)
-	found := find(t, with(SynFlood{}), Host{Now: now, Sockets: rows})
-	if len(found) != 1 || found[0].Confidence != Possible || !mentions(sprint(found[0].Evidence.Missing), "how long") {
+	rows := held(1, sockdiag.SynRecv, addresses(65, "198.51.100.%d")...)
+	found := find(t, finder(SynFlood{}), Host{Now: now, Sockets: rows})
+	if len(found) != 1 || found[0].Confidence != Possible || !mentions(text(found[0].Evidence.Missing), "how long") {
 		t.Errorf("got %+v", found)
 	}
 }
@@ -95,13 +95,13 @@ func TestSynFloodFlows(t *testing.T) {
 			f.Timeout = tt.left * time.Second
 			h.Flows = append(h.Flows, f)
 		}
-		found := find(t, with(SynFlood{}), h)
+		found := find(t, finder(SynFlood{}), h)
 		if got := len(found) == 1; got != (tt.want != Unknown) || got && found[0].Confidence != tt.want {
 			t.Errorf("%+v: %v", tt, found)
 		}
 		h.Addrs = []netip.Addr{netip.MustParseAddr("192.0.2.80")}
-		h.Sockets = []sockdiag.Socket{many(1, sockdiag.Established, "203.0.113.77")[0]}
-		if found := find(t, with(SynFlood{}), h); len(found) != 0 {
+		h.Sockets = []sockdiag.Socket{held(1, sockdiag.Established, "203.0.113.77")[0]}
+		if found := find(t, finder(SynFlood{}), h); len(found) != 0 {
 			t.Errorf("the host's own: %v", found)
 		}
 	}
