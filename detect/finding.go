@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -18,6 +19,11 @@ type Finding struct {
 	Confidence Confidence
 	// Subject is who or what is in trouble, such as a connection.
 	Subject string
+	// Sources are the remote addresses behind it, when it is somebody's doing.
+	Sources []netip.Prefix
+	// Count is how many of what Cause counts there are, and Limit how many are
+	// taken for normal; both are 0 where nothing is counted.
+	Count, Limit uint64
 	// Since is when it began, the zero Time when that is not known, and Until
 	// when it ends by itself, likewise.
 	Since, Until time.Time

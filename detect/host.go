@@ -18,6 +18,13 @@ type Host struct {
 	Sockets []sockdiag.Socket
 	// Settings are the tracker's; the zero Settings is not known.
 	Settings conntrack.Settings
+	// Usage is how full the tracker is; the zero Usage is not known. Before,
+	// if it is not zero, is the same at an earlier time, At.
+	Usage, Before conntrack.Usage
+	At            time.Time
+	// Stats are the tracker's counters of each processor, and StatsBefore
+	// those at the time At.
+	Stats, StatsBefore []conntrack.Stats
 	// Addrs are the host's own addresses, by which its own flows are told from
 	// those it forwards. The local addresses of Sockets count as such anyway.
 	Addrs []netip.Addr

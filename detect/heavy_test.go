@@ -1,0 +1,112 @@
+package detect
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// streams are inputs to count: skewed, flat, and shapes that make counters
+// change hands.
+func streams(n int) map[string][]uint32 {
+	r := rand.New(rand.NewPCG(3, 4))
+	zipf := rand.NewZipf(r, 1.2, 1, 1<<20)
+	all := map[string][]uint32{"skewed": nil, "flat": nil, "distinct": nil, "in turn": nil, "few": nil, "a heavy one among distinct": nil}
+	for i := range uint32(n) {
+		all["skewed"] = append(all["skewed"], uint32(zipf.Uint64()))
+		all["flat"] = append(all["flat"], r.Uint32N(50_000))
+		all["distinct"] = append(all["distinct"], i)
+		all["in turn"] = append(all["in turn"], i%1025)
+		all["few"] = append(all["few"], r.Uint32N(1000))
+		heavy := i
+		if i%100 == 0 {
+			heavy = 1 << 31
+		}
+		all["a heavy one among distinct"] = append(all["a heavy one among distinct"], heavy)
+	}
+	return all
+}
+
+// Against exact counts: none is overstated, and none above n/m is missed.
+func TestHeavy(t *testing.T) {
+	const m = 1024
+	for name, stream := range streams(60_000) {
+		t.Run(name, func(t *testing.T) {
+			h, exact := newHeavy[uint32](m), make(map[uint32]uint64)
+			for range 2 { // the second time after a reset
+				h.reset()
+				clear(exact)
+				for i, k := range stream {
+					exact[k]++
+					if c := h.add(k); c.key != k {
+						t.Fatalf("the counter of %d is that of %d", k, c.key)
+					}
+					if i%10_007 == 0 {
+						checkHeavy(t, h, exact, m)
+					}
+				}
+				checkHeavy(t, h, exact, m)
+			}
+		})
+	}
+}
+
+func checkHeavy(t *testing.T, h *heavy[uint32], exact map[uint32]uint64, m uint64) {
+	t.Helper()
+	total := uint64(0)
+	for _, c := range h.counters {
+		total += uint64(c.count)
+		if h.find(c.key) < 0 {
+			t.Fatalf("the counter of %d is not found", c.key)
+		}
+		if e := exact[c.key]; c.least() > e || uint64(c.count) < e || uint64(c.err) > h.n/m || len(exact) <= int(m) && c.least() != e {
+			t.Fatalf("counter of %d: %d - %d, came %d times of %d", c.key, c.count, c.err, e, h.n)
+		}
+	}
+	if total != h.n {
+		t.Fatalf("the counters have %d of %d", total, h.n)
+	}
+	for k, e := range exact {
+		if h.find(k) < 0 && e > h.n/m {
+			t.Fatalf("%d, which came %d times of %d, has no counter", k, e, h.n)
+		}
+	}
+	sorted := slices.IsSortedFunc(h.order[h.low:], func(a, b int32) int { return int(h.counters[a].count) - int(h.counters[b].count) })
+	used := 0
+	for _, i := range h.slots {
+		if i > 0 {
+			used++
+		}
+	}
+	if !sorted || used != len(h.counters) || len(h.counters) > int(m) {
+		t.Fatalf("out of order, or %d counters with %d keys", len(h.counters), used)
+	}
+}
+
+// Memory is what it was at the start, whatever comes.
+func TestHeavyAllocs(t *testing.T) {
+	h, k := newHeavy[uint32](1024), uint32(0)
+	n := testing.AllocsPerRun(1, func() {
+		for range 100_000 {
+			k++
+			h.add(k)
+			h.add(k % 7)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkHeavy(b *testing.B) {
+	for name, stream := range streams(1 << 17) {
+		b.Run(name, func(b *testing.B) {
+			h, i := newHeavy[uint32](8192), 0
+			b.ReportAllocs()
+			for b.Loop() {
+				h.add(stream[i%len(stream)])
+				i++
+			}
+		})
+	}
+}

@@ -1,0 +1,128 @@
+package detect
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/connsleuth/connsleuth/sockdiag"
+)
+
+// IdleFlood finds sources that hold many connections and do nothing with them:
+// each ESTABLISHED, having brought next to no data, and silent since. It takes
+// a file descriptor of the service, until a keep-alive finds the peer gone: two
+// hours later by default, and never where the application did not ask for
+// keep-alives.
+//
+// What was received and how long ago is told by tcp_info: sockdiag.Query.Info.
+// Rows without it cannot be told from busy ones, and make a finding that says
+// so. Which connections are incoming is decided as PerSource does.
+type IdleFlood struct {
+	Sources
+	// Limit is how many idle connections are normal for a source; 0 is 60.
+	Limit uint64
+	// Tiny is how many bytes received still are nothing; 0 is 64.
+	Tiny uint64
+	// Silence is for how long a connection must have carried no data in either
+	// direction; 0 is 60 s.
+	Silence time.Duration
+}
+
+// The kinds of connections to IdleFlood.
+const (
+	working     uint8 = iota
+	idleAlive         // keep-alives are on
+	idleForever       // no timer runs
+	unsure            // without tcp_info, nothing queued
+)
+
+// Name returns "IdleFlood".
+func (IdleFlood) Name() string { return "IdleFlood" }
+
+// Look begins a pass.
+func (d IdleFlood) Look(h *Host) Look {
+	g := d.gather(h, func(uint8) uint64 { return d.limit() })
+	return Look{
+		Socket: func(s *sockdiag.Socket) {
+			g.see(s)
+			if s.State == sockdiag.Established {
+				g.socket(s, d.kind(s))
+			}
+		},
+		Findings: func() []Finding { return d.findings(g) },
+	}
+}
+
+func (d *IdleFlood) limit() uint64          { return cmp.Or(d.Limit, 60) }
+func (d *IdleFlood) tiny() uint64           { return cmp.Or(d.Tiny, 64) }
+func (d *IdleFlood) silence() time.Duration { return cmp.Or(d.Silence, time.Minute) }
+
+func (d *IdleFlood) kind(s *sockdiag.Socket) uint8 {
+	pending := s.RecvQueue > uint32(min(d.tiny(), 1<<31)) || s.SendQueue > 0
+	switch {
+	case pending || s.Timer != sockdiag.TimerOff && s.Timer != sockdiag.TimerKeepalive:
+		return working
+	case !s.Has(sockdiag.FieldInfo) || !s.Info.Has(sockdiag.InfoBase|sockdiag.InfoBytes):
+		return unsure
+	case s.Info.BytesReceived > d.tiny() || min(s.Info.LastDataSent, s.Info.LastDataRecv) < d.silence():
+		return working
+	case s.Timer == sockdiag.TimerKeepalive:
+		return idleAlive
+	}
+	return idleForever
+}
+
+func (d *IdleFlood) findings(g *gathering) []Finding {
+	is := func(kinds ...uint8) func(sourceKey) bool {
+		return func(k sourceKey) bool { return slices.Contains(kinds, k.of()) && g.incoming(k) }
+	}
+	// Those that are unsure decide too, so that a half-told flood is one.
+	maybe := is(idleAlive, idleForever, unsure)
+	offenders := g.offenders(maybe, d.limit())
+	if len(offenders) == 0 {
+		return nil
+	}
+	idle, forever, all := g.totals(is(idleAlive, idleForever)), g.totals(is(idleForever)), g.totals(g.incoming)
+	var found []Finding
+	for _, l := range offenders {
+		f := d.finding(g, &l, d.sum(idle, &l), d.sum(forever, &l), d.sum(all, &l))
+		f.Evidence.Sockets = g.evidence(&l, maybe)
+		found = append(found, f)
+	}
+	return found
+}
+
+// sum is what an offender has of the totals.
+func (o *Sources) sum(totals map[source]uint64, of *load) (n uint64) {
+	if of.sources == 0 {
+		return totals[of.source]
+	}
+	for s, count := range totals {
+		if o.wide(s) == of.source {
+			n += count
+		}
+	}
+	return n
+}
+
+func (d *IdleFlood) finding(g *gathering, l *load, idle, forever, all uint64) Finding {
+	f := g.offence("IdleFlood", l)
+	f.Limit = d.limit()
+	f.Fix = []string{
+		banFix(f.Sources[0]),
+		"have the application close connections that bring no request: a read timeout of seconds",
+		"find dead peers sooner: SO_KEEPALIVE set by the application, and `sysctl net.ipv4.tcp_keepalive_time=1200`",
+		"put a source that may do this, such as a pool of connections, into Allow",
+	}
+	if idle <= d.limit() {
+		f.Cause = fmt.Sprintf("%s holds %d connections %s that may be idle, of %d", g.who(l), l.count, g.where(l), all)
+		f.doubt("tcp_info (ss -i): what was received, and how long ago")
+		return f
+	}
+	f.Count = idle
+	f.Cause = fmt.Sprintf("%s holds %d idle connections, %s, of %d that it has: at most %d bytes received from each, "+
+		"and nothing for %s; on %d of them no keep-alive will ever find the peer gone",
+		g.who(l), idle, g.where(l), all, d.tiny(), d.silence(), forever)
+	return f
+}
