@@ -103,7 +103,7 @@ func (p *pile) why(state sockdiag.State) string {
 	case state == sockdiag.Closing:
 		return "both ends closed at once, and the peers do not acknowledge it, which is rare"
 	case p.probing == 0:
-		return "what was sent before the close is not acknowledged: the peers vanished or are filtered"
+		return "what was sent before the close is not acknowledged: the peers vanished, are filtered or take no more"
 	}
 	return fmt.Sprintf("data was left to send at the close, and the peers of %d take none (zero window)", p.probing)
 }
