@@ -66,8 +66,7 @@ func TestLabLeakCommand(t *testing.T) {
 		p.close(clients)
 		leaks := Leaks{Age: time.Millisecond, CloseWait: 2}
 		f := p.until(p.server, counted("Leaks", 3), leaks)[0]
-		_, command, _ := strings.Cut(f.Fix[0], "`")
-		command, _, _ = strings.Cut(command, "`")
+		command := quoted(f.Fix[0])
 		out, err := p.server.Exec(p.Context(), "sh", "-c", command)
 		if n := strings.Count(string(out), ":9102"); err != nil || n != 3 {
 			p.Errorf("%s: %v\n%s", command, err, out)
@@ -151,6 +150,32 @@ func TestLabFinWait1(t *testing.T) {
 	})
 }
 
+// The command in Fix ends them.
+func TestLabFinWait1Command(t *testing.T) {
+	lab.Tool(t, "ss")
+	inPairs(t, func(p *pair) {
+		_, servers := p.connect(p.listen(9102), 6)
+		p.block(p.server)
+		p.close(servers)
+		f := p.orphans(6, "not acknowledged")
+		if err := p.diag[p.server].Destroy(p.Context(), f.Evidence.Sockets[0]); errors.Is(err, errors.ErrUnsupported) {
+			p.Skip(err)
+		}
+		out, err := p.server.Exec(p.Context(), "sh", "-c", quoted(f.Fix[1]))
+		p.must(err)
+		if rows := p.rows(p.server); len(rows) != 1 {
+			p.Errorf("left %v after\n%s", rows, out)
+		}
+	})
+}
+
+// quoted is the command in a sentence.
+func quoted(fix string) string {
+	_, command, _ := strings.Cut(fix, "`")
+	command, _, _ = strings.Cut(command, "`")
+	return command
+}
+
 // The peer is there, and reads nothing.
 func TestLabFinWait1Window(t *testing.T) {
 	inPairs(t, func(p *pair) {
@@ -223,7 +248,7 @@ func TestLabFinWait2(t *testing.T) {
 func TestLabHealthy(t *testing.T) {
 	inPairs(t, func(p *pair) {
 		l := p.listen(9102)
-		for range 20 {
+		for range 8 {
 			clients, servers := p.connect(l, 15)
 			p.quiet("busy")
 			p.close(servers) // in TIME_WAIT soon
