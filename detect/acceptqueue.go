@@ -160,11 +160,11 @@ func (q *queues) of(l *sockdiag.Socket) *waiting {
 }
 
 // takes reports whether what arrives at a place belongs to the listener: the
-// kernel prefers one bound to the interface, then one bound to the address
-// (compute_score).
+// kernel prefers one bound to the address, and of these one bound to the
+// interface (__inet_lookup_listener, compute_score).
 func (q *queues) takes(listener, at place) bool {
-	for _, device := range []uint32{at.device, 0} {
-		for _, addr := range []netip.Addr{at.local.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+	for _, addr := range []netip.Addr{at.local.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		for _, device := range []uint32{at.device, 0} {
 			p := place{at.family, netip.AddrPortFrom(addr, at.local.Port()), device}
 			if q.listeners[p] > 0 {
 				return p == listener
@@ -224,7 +224,7 @@ func (w *waiting) tell(f *Finding) {
 		f.Cause += " and others"
 	}
 	if w.gone > 0 {
-		f.Cause += fmt.Sprintf("; of %d the client has given up", w.gone)
+		f.Cause += fmt.Sprintf("; the clients of %d have given up", w.gone)
 	}
 	if top := w.peers.above(w.count / 2); len(top) > 0 && w.count > 1 {
 		f.Sources = top

@@ -89,17 +89,27 @@ func TestAcceptQueueOf(t *testing.T) {
 	}
 }
 
-// One bound to the interface comes before one bound to the address.
+// One bound to the address comes before one bound to the interface, and that
+// before one bound to neither.
 func TestAcceptQueueInterface(t *testing.T) {
-	bound, free := listener(sockdiag.IPv6, "[::]:443", 5, 4), listener(sockdiag.IPv6, "[fe80::1]:443", 6, 4)
+	bound, neither := listener(sockdiag.IPv6, "[::]:443", 6, 4), listener(sockdiag.IPv6, "[::]:443", 5, 4)
 	bound.Interface = 3
+	exact := listener(sockdiag.IPv6, "[fe80::1]:443", 7, 4)
 	rows := waiters(5, sockdiag.IPv6, "[fe80::1]:443", 0)
 	for i := range rows {
 		rows[i].Interface = 3
 	}
-	found := examine(t, AcceptQueue{}, Host{Sockets: append([]sockdiag.Socket{bound, free}, rows...)})
-	if len(found) != 2 || found[0].Evidence.Sockets[0] != free || mentions(found[0].Cause, "there wait") || !mentions(found[1].Cause, "there wait") {
-		t.Errorf("got %v", found)
+	listeners := []sockdiag.Socket{exact, bound, neither}
+	for i := range listeners {
+		found := examine(t, AcceptQueue{}, Host{Sockets: slices.Concat(listeners[i:], rows)})
+		if len(found) != len(listeners)-i {
+			t.Errorf("got %v", found)
+		}
+		for _, f := range found {
+			if first := f.Evidence.Sockets[0] == listeners[i]; mentions(f.Cause, "there wait") != first {
+				t.Errorf("without %d: %v", i, f)
+			}
+		}
 	}
 }
 
@@ -140,7 +150,7 @@ func TestAcceptQueueShared(t *testing.T) {
 	found := examine(t, AcceptQueue{}, Host{Now: now, Sockets: append([]sockdiag.Socket{a, b}, rows...)})
 	if len(found) != 1 || found[0].Subject != "listener 0.0.0.0:443, cookie 70" || len(found[0].Evidence.Missing) != 1 ||
 		!slices.Equal(found[0].Sources, []netip.Prefix{netip.MustParsePrefix(client + "/32")}) ||
-		!mentions(found[0].Cause, "one of 2 listeners", "4 of "+client, "of 1 the client has given up", "12 handshakes were dropped") {
+		!mentions(found[0].Cause, "one of 2 listeners", "4 of "+client, "the clients of 1 have given up", "12 handshakes were dropped") {
 		t.Errorf("got %+v", found)
 	}
 }

@@ -119,6 +119,6 @@ func (m *meaning) finding(subject, cause string, n, limit uint64) Finding {
 		Detector: "Census", Severity: m.severity, Confidence: Possible,
 		Subject: subject, Count: n, Limit: limit,
 		Cause: cause + ": " + m.means, Fix: m.fix,
-		Evidence: Evidence{Missing: []string{"whose they are: see the detector of the state"}},
+		Evidence: Evidence{Missing: []string{"by whom and with whom: Leaks, SynFlood, OutboundScan, PerSource"}},
 	}
 }

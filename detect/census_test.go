@@ -186,3 +186,10 @@ func BenchmarkPiles(b *testing.B) {
 		})
 	}
 }
+
+// An empty host has no trouble.
+func TestPilesZeroHost(t *testing.T) {
+	if found := Find(Host{}, Leaks{}, AcceptQueue{}, Descriptors{}, Census{}); found != nil {
+		t.Error(found)
+	}
+}

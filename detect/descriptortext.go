@@ -82,7 +82,7 @@ func (s *shortage) raise() string {
 		return fmt.Sprintf("raise the soft limit to the hard one, at once: `prlimit --pid %d --nofile=%s:`",
 			s.Process.PID, limitText(s.HardLimit))
 	}
-	return fmt.Sprintf("raise the limit: `prlimit --pid %d --nofile=%d:%[2]d`, and `LimitNOFILE=%[2]d` in the unit for the next start",
+	return fmt.Sprintf("raise the limit, as root: `prlimit --pid %d --nofile=%d:%[2]d`, and `LimitNOFILE=%[2]d` in the unit for the next start",
 		s.Process.PID, double(s.SoftLimit))
 }
 
