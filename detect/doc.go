@@ -10,6 +10,11 @@
 //		fmt.Println(f)
 //	}
 //
+// Those that are a Detector look at rows one by one: Find has any set of them
+// look at the rows of a Host, and Scan at rows as they are read, in memory that
+// does not grow with the rows but by what the detectors keep. Rate counts events
+// instead of rows.
+//
 // Rows of a live host were not read at one instant. Read the sockets first and
 // the flows after them for LostFlows, the other way round for Ghosts, and
 // confirm a finding with a second look before acting on it.
