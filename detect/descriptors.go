@@ -11,7 +11,7 @@ import (
 )
 
 // Descriptors finds processes, and systems, that run out of file descriptors:
-// Host.Files against their limits, and with Host.FilesBefore and At how fast
+// Host.Files against their limits, and with Host.Earlier how fast
 // they go and how long they last. At the limit accept(2), socket(2) and open(2)
 // fail with EMFILE, or ENFILE if it is the system's.
 //
@@ -81,14 +81,14 @@ func (u *usages) judge(f *OpenFiles) (*shortage, bool) {
 // extrapolate tells how fast descriptors go, from the earlier look at the same
 // process.
 func (s *shortage) extrapolate(h *Host) {
-	spent := h.Now.Sub(h.At)
-	i := slices.IndexFunc(h.FilesBefore, func(f OpenFiles) bool {
+	spent := h.Now.Sub(h.Earlier.At)
+	i := slices.IndexFunc(h.Earlier.Files, func(f OpenFiles) bool {
 		return f.Process.PID == s.Process.PID && f.Process.Started == s.Process.Started
 	})
-	if i < 0 || h.At.IsZero() || spent <= 0 || s.Used <= h.FilesBefore[i].Used {
+	if i < 0 || h.Earlier.At.IsZero() || spent <= 0 || s.Used <= h.Earlier.Files[i].Used {
 		return
 	}
-	s.rate = float64(s.Used-h.FilesBefore[i].Used) / spent.Seconds()
+	s.rate = float64(s.Used-h.Earlier.Files[i].Used) / spent.Seconds()
 	if s.SoftLimit > s.Used {
 		s.left = time.Duration(min(float64(s.SoftLimit-s.Used)/s.rate*float64(time.Second), math.MaxInt64/2))
 	}
@@ -167,8 +167,8 @@ func (s *shortage) subject() string {
 
 // missing names what would tell more.
 func (s *shortage) missing(f *Finding, h *Host) {
-	if s.rate == 0 && (h.At.IsZero() || h.FilesBefore == nil) {
-		f.Evidence.Missing = append(f.Evidence.Missing, "an earlier look (Host.FilesBefore), for the rate")
+	if s.rate == 0 && (h.Earlier.At.IsZero() || h.Earlier.Files == nil) {
+		f.Evidence.Missing = append(f.Evidence.Missing, "an earlier look (Host.Earlier), for the rate")
 	}
 	if h.Holders == nil && !s.system() {
 		f.Evidence.Missing = append(f.Evidence.Missing, fmt.Sprintf("what they are: `ls -l /proc/%d/fd` (Host.Holders)", s.Process.PID))

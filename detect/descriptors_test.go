@@ -56,21 +56,21 @@ func TestDescriptorsRate(t *testing.T) {
 		change      func(*Host)
 		want        string // of the cause; empty is no finding
 	}{
-		{"no earlier look", 400, 684, func(h *Host) { h.FilesBefore = nil }, ""},
+		{"no earlier look", 400, 684, func(h *Host) { h.Earlier.Files = nil }, ""},
 		{"grows", 484, 684, nil, "6.7 more a second: none is left in 51s"},
 		{"grows slowly", 680, 684, nil, ""},
 		{"slowly, and late", 831, 832, nil, "2.0 more a minute: none is left in 1h36m"},
 		{"grows from little", 11, 211, nil, ""},
 		{"shrinks", 700, 684, nil, ""},
-		{"another process of the number", 484, 684, func(h *Host) { h.FilesBefore[0].Process.Started++ }, ""},
-		{"the clock went back", 484, 684, func(h *Host) { h.At = h.Now.Add(time.Second) }, ""},
-		{"the same instant", 484, 684, func(h *Host) { h.At = h.Now }, ""},
-		{"when is not known", 484, 684, func(h *Host) { h.At = time.Time{} }, ""},
+		{"another process of the number", 484, 684, func(h *Host) { h.Earlier.Files[0].Process.Started++ }, ""},
+		{"the clock went back", 484, 684, func(h *Host) { h.Earlier.At = h.Now.Add(time.Second) }, ""},
+		{"the same instant", 484, 684, func(h *Host) { h.Earlier.At = h.Now }, ""},
+		{"when is not known", 484, 684, func(h *Host) { h.Earlier.At = time.Time{} }, ""},
 		{"used up", 1000, 1024, nil, "EMFILE"},
 	} {
 		h := Host{
-			Now: now, At: now.Add(-30 * time.Second),
-			Files: []OpenFiles{openFiles(5, tt.now, 1024, 1024)}, FilesBefore: []OpenFiles{openFiles(5, tt.before, 1024, 1024)},
+			Now: now, Files: []OpenFiles{openFiles(5, tt.now, 1024, 1024)},
+			Earlier: Earlier{At: now.Add(-30 * time.Second), Files: []OpenFiles{openFiles(5, tt.before, 1024, 1024)}},
 		}
 		if tt.change != nil {
 			tt.change(&h)

@@ -38,7 +38,7 @@ func ExampleDescriptors() {
 		return []detect.OpenFiles{{Process: process, Descriptors: sockdiag.Descriptors{Used: n, SoftLimit: 1024, HardLimit: 4096}}}
 	}
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
-	host := detect.Host{Now: now, Files: open(684), At: now.Add(-30 * time.Second), FilesBefore: open(484)}
+	host := detect.Host{Now: now, Files: open(684), Earlier: detect.Earlier{At: now.Add(-30 * time.Second), Files: open(484)}}
 	for _, f := range detect.Find(host, detect.Descriptors{}) {
 		fmt.Println(f.Cause)
 		fmt.Println(f.Fix[0])

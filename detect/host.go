@@ -18,22 +18,28 @@ type Host struct {
 	Sockets []sockdiag.Socket
 	// Settings are the tracker's; the zero Settings is not known.
 	Settings conntrack.Settings
-	// Usage is how full the tracker is; the zero Usage is not known. Before,
-	// if it is not zero, is the same at an earlier time, At.
-	Usage, Before conntrack.Usage
-	At            time.Time
-	// Stats are the tracker's counters of each processor, and StatsBefore
-	// those at the time At.
-	Stats, StatsBefore []conntrack.Stats
+	// Usage is how full the tracker is; the zero Usage is not known.
+	Usage conntrack.Usage
+	// Stats are the tracker's counters of each processor.
+	Stats []conntrack.Stats
 	// Addrs are the host's own addresses, by which its own flows are told from
 	// those it forwards. The local addresses of Sockets count as such anyway.
 	Addrs []netip.Addr
-	// Files are the open files of processes, of one each, and FilesBefore
-	// those at the time At.
-	Files, FilesBefore []OpenFiles
+	// Files are the open files of processes, of one each.
+	Files []OpenFiles
 	// Holders are the processes that have a socket open, by the socket's inode
 	// number: what Holders.Of of sockdiag tells. Nil is not known.
 	Holders map[uint32][]sockdiag.Holder
+	// Earlier is what an earlier look showed; the zero Earlier is none.
+	Earlier Earlier
+}
+
+// Earlier is what was seen of a host before, to tell how fast things move.
+type Earlier struct {
+	At    time.Time
+	Usage conntrack.Usage
+	Stats []conntrack.Stats
+	Files []OpenFiles
 }
 
 // OpenFiles is how many files a process has open, and how many it may. With the

@@ -24,7 +24,7 @@ func TestLabDescriptors(t *testing.T) {
 		n := (limit - int(before[0].Used)) / 2 * 9 / 10
 		_, servers := p.connect(l, n)
 		h := p.look(p.server)
-		h.Files, h.FilesBefore, h.At, h.Now = p.files(), before, at, at.Add(10*time.Second)
+		h.Files, h.Earlier.Files, h.Earlier.At, h.Now = p.files(), before, at, at.Add(10*time.Second)
 		found := Find(h, defaults...)
 		if len(found) != 1 {
 			p.Fatalf("got %v", found)

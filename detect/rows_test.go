@@ -92,7 +92,7 @@ func settings(t testing.TB, changed map[string]string) conntrack.Settings {
 	for name, value := range map[string]string{
 		"tcp_loose": "1", "tcp_timeout_established": "432000", "tcp_timeout_close_wait": "60",
 		"tcp_timeout_fin_wait": "120", "tcp_timeout_last_ack": "30",
-		"tcp_timeout_syn_recv": "60", "tcp_timeout_syn_sent": "120",
+		"tcp_timeout_syn_recv": "60", "tcp_timeout_syn_sent": "120", "tcp_timeout_time_wait": "120",
 	} {
 		if v, ok := changed[name]; ok {
 			value = v

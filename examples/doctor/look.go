@@ -42,6 +42,12 @@ func look(ctx context.Context) (*sight, error) {
 	if s.host.Settings, err = conntrack.ReadSettings(os.DirFS("/proc")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.not("the tracker's settings", err)
 	}
+	if s.host.Usage, err = conntrack.ReadUsage(os.DirFS("/proc")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.not("how full the tracker is", err)
+	}
+	if s.host.Stats, err = conntrack.ReadStats(os.DirFS("/proc")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.not("the tracker's counters", err)
+	}
 	if err := s.track(ctx); err != nil {
 		s.not("flows", err)
 	}

@@ -38,6 +38,7 @@ var detectors = []detector{
 	{"OutboundScan", false, with(detect.OutboundScan{})},
 	{"Leaks", false, with(detect.Leaks{})},
 	{"AcceptQueue", false, with(detect.AcceptQueue{})},
+	{"Pressure", false, with(detect.Pressure{})},
 	{"Descriptors", false, with(detect.Descriptors{})},
 	{"Census", false, with(detect.Census{})},
 }
