@@ -41,6 +41,22 @@ func TestLabCloseWait(t *testing.T) {
 	})
 }
 
+// The clients have closed their half and answer keep-alives for ever.
+func TestLabCloseWaitKeepAlive(t *testing.T) {
+	inPairs(t, func(p *pair) {
+		clients, servers := p.connect(p.listen(9102), 8)
+		for i := range clients {
+			p.must(servers[i].(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 9}))
+			p.must(clients[i].(*net.TCPConn).CloseWrite())
+		}
+		answered := func(found []Finding) bool { return counted("Leaks", 8)(found) && found[0].Confidence == Possible }
+		f := p.until(p.server, answered, Leaks{CloseWait: 5, Age: 3 * time.Second})[0]
+		if len(f.Evidence.Missing) != 1 || !mentions(f.Evidence.Missing[0], "answer keep-alives") || !f.Since.IsZero() {
+			p.Errorf("got %+v", f)
+		}
+	})
+}
+
 // A client that keeps connections that its server has closed.
 func TestLabCloseWaitOfClient(t *testing.T) {
 	inPairs(t, func(p *pair) {
