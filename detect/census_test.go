@@ -90,7 +90,7 @@ func TestCensusPort(t *testing.T) {
 
 func TestCounts(t *testing.T) {
 	h := Host{
-		Sockets: slices.Concat(pileOf(3, sockdiag.Established), pileOf(2, sockdiag.TimeWait), pileOf(4, sockdiag.State(99)),
+		Sockets: slices.Concat(pileOf(3, sockdiag.Established), pileOf(2, sockdiag.TimeWait), pileOf(4, sockdiag.State(99)), pileOf(1, sockdiag.Close),
 			pileOf(5, sockdiag.Established, func(_ int, s *sockdiag.Socket) { s.Protocol = sockdiag.UDP }),
 			[]sockdiag.Socket{listener(sockdiag.IPv4, "0.0.0.0:443", 0, 128), listener(sockdiag.IPv6, "[::]:443", 0, 128), listener(sockdiag.IPv4, "0.0.0.0:80", 0, 128)}),
 		Flows: slices.Concat(tcpFlows(2, conntrack.TCPTimeWait), tcpFlows(1, conntrack.TCPState(77)),
@@ -102,17 +102,17 @@ func TestCounts(t *testing.T) {
 		t.Errorf("got %v, %v", found, err)
 	}
 	var want Counts
-	want.Sockets[sockdiag.Established], want.Sockets[sockdiag.TimeWait], want.Sockets[0], want.Sockets[sockdiag.Listen] = 3, 2, 4, 3
+	want.Sockets[sockdiag.Established], want.Sockets[sockdiag.TimeWait], want.Sockets[0], want.Sockets[sockdiag.Listen], want.Sockets[sockdiag.Close] = 3, 2, 4, 3, 1
 	want.Flows[conntrack.TCPTimeWait], want.Flows[conntrack.TCPNone] = 2, 2
 	want.Others[conntrack.ProtoUDP] = 1
 	if c.Sockets != want.Sockets || c.Flows != want.Flows || c.Others != want.Others {
 		t.Errorf("got %+v", c)
 	}
-	if c.Sockets.Total() != 12 || c.Sockets.Connections() != 9 || c.Flows.Total() != 4 {
+	if c.Sockets.Total() != 13 || c.Sockets.Connections() != 9 || c.Flows.Total() != 4 {
 		t.Errorf("got %d, %d, %d", c.Sockets.Total(), c.Sockets.Connections(), c.Flows.Total())
 	}
 	ports := c.Listeners()
-	if len(ports) != 2 || ports[0].Port != 443 || ports[0].SocketCounts[sockdiag.Listen] != 2 || ports[0].Total() != 11 || ports[1].Port != 80 {
+	if len(ports) != 2 || ports[0].Port != 443 || ports[0].SocketCounts[sockdiag.Listen] != 2 || ports[0].Total() != 12 || ports[1].Port != 80 {
 		t.Errorf("got %v", ports)
 	}
 }
@@ -165,6 +165,19 @@ func TestPeersBound(t *testing.T) {
 	}
 	if n := p.add(netip.AddrFrom4([4]byte{10})); n != 2 || len(p.of) != maxPeers || p.rest != 10 || p.add(netip.Addr{}) != 0 {
 		t.Errorf("got %d; %d, %d", n, len(p.of), p.rest)
+	}
+}
+
+func TestPeersAbove(t *testing.T) {
+	var p peers
+	for i := range 40 {
+		for range i + 1 {
+			p.add(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
+		}
+	}
+	some := p.above(37)
+	if len(some) != 3 || p.text(some) != "40 of 10.0.0.39, 39 of 10.0.0.38, 38 of 10.0.0.37" || len(p.above(40)) != 0 || len(p.above(0)) != 10 {
+		t.Errorf("got %v: %s", some, p.text(some))
 	}
 }
 

@@ -69,7 +69,7 @@ type shortage struct {
 }
 
 func (u *usages) judge(f *OpenFiles) (*shortage, bool) {
-	if f.SoftLimit == 0 || f.SoftLimit == math.MaxUint64 {
+	if f.SoftLimit == 0 {
 		return nil, false
 	}
 	s := &shortage{OpenFiles: *f, share: float64(f.Used) / float64(f.SoftLimit)}

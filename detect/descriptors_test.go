@@ -124,6 +124,18 @@ func TestDescriptorsHolders(t *testing.T) {
 	}
 }
 
+// Listeners have no source.
+func TestDescriptorsListeners(t *testing.T) {
+	h := Host{Now: now, Files: []OpenFiles{openFiles(5, 1000, 1024, 1024)}, Holders: map[uint32][]sockdiag.Holder{7: {{Process: sockdiag.Process{PID: 5}}}}}
+	for range 5 {
+		h.Sockets = append(h.Sockets, listener(sockdiag.IPv4, "0.0.0.0:443", 0, 128))
+	}
+	found := examine(t, Descriptors{PerSource: 2}, h)
+	if len(found) != 1 || found[0].Sources != nil || !mentions(found[0].Cause, "5 are sockets") {
+		t.Errorf("got %+v", found)
+	}
+}
+
 // Without a process in trouble no row is looked at.
 func TestDescriptorsQuiet(t *testing.T) {
 	h := Host{Files: []OpenFiles{openFiles(5, 10, 1024, 1024)}, Holders: map[uint32][]sockdiag.Holder{1: {{}}}}

@@ -25,6 +25,9 @@ type pair struct {
 func inPairs(t *testing.T, test func(*pair)) { inPairsOf(t, true, test) }
 
 func inPairsOf(t *testing.T, parallel bool, test func(*pair)) {
+	if parallel {
+		t.Parallel()
+	}
 	for name, addr := range map[string]func(*lab.Host) netip.Addr{"IPv4": (*lab.Host).Addr4, "IPv6": (*lab.Host).Addr6} {
 		t.Run(name, func(t *testing.T) {
 			if parallel {

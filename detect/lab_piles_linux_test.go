@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,22 @@ func TestLabCloseWait(t *testing.T) {
 			p.Errorf("got %+v", f)
 		}
 		p.quiet("young") // younger than a minute
+	})
+}
+
+// The clients have closed their half and answer keep-alives for ever.
+func TestLabCloseWaitKeepAlive(t *testing.T) {
+	inPairs(t, func(p *pair) {
+		clients, servers := p.connect(p.listen(9102), 8)
+		for i := range clients {
+			p.must(servers[i].(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 9}))
+			p.must(clients[i].(*net.TCPConn).CloseWrite())
+		}
+		answered := func(found []Finding) bool { return counted("Leaks", 8)(found) && found[0].Confidence == Possible }
+		f := p.until(p.server, answered, Leaks{CloseWait: 5, Age: 1500 * time.Millisecond})[0]
+		if len(f.Evidence.Missing) != 1 || !mentions(f.Evidence.Missing[0], "answer keep-alives") || !f.Since.IsZero() {
+			p.Errorf("got %+v", f)
+		}
 	})
 }
 
@@ -91,7 +108,7 @@ func TestLabAcceptQueue(t *testing.T) {
 			p.Fatal("the queue took another")
 		}
 		stuck := func(found []Finding) bool { return counted("AcceptQueue", 5)(found) && found[0].Severity == Critical }
-		f := p.until(p.server, stuck, defaults...)[0]
+		f := p.until(p.server, stuck, Leaks{}, AcceptQueue{Stuck: 300 * time.Millisecond}, Descriptors{}, Census{})[0]
 		source, _ := p.addr(p.client).Prefix(map[bool]int{true: 32, false: 64}[p.addr(p.client).Is4()])
 		if f.Limit != 4 || f.Confidence != Likely || !slices.Equal(f.Sources, []netip.Prefix{source}) || f.Since.IsZero() ||
 			f.Subject != "listener "+l.Addr().String() || len(f.Evidence.Sockets) != 1+evidenceOf || f.Evidence.Missing != nil {
@@ -104,7 +121,7 @@ func TestLabAcceptQueue(t *testing.T) {
 		given := func(found []Finding) bool {
 			return stuck(found) && mentions(found[0].Cause, "the clients of 2 have given up")
 		}
-		p.until(p.server, given, Leaks{Age: time.Millisecond, CloseWait: 1}, AcceptQueue{}, Census{})
+		p.until(p.server, given, Leaks{Age: time.Millisecond, CloseWait: 1}, AcceptQueue{Stuck: 300 * time.Millisecond}, Census{})
 		for range 5 {
 			s, err := l.Accept()
 			p.must(err)
@@ -180,13 +197,16 @@ func quoted(fix string) string {
 func TestLabFinWait1Window(t *testing.T) {
 	inPairs(t, func(p *pair) {
 		_, servers := p.connect(p.listen(9102), 6)
+		var writing sync.WaitGroup
 		for _, s := range servers {
-			p.must(s.(*net.TCPConn).SetWriteBuffer(16384))
-			p.must(s.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)))
-			for err := error(nil); err == nil; {
-				_, err = s.Write(make([]byte, 65536))
-			}
+			p.must(errors.Join(s.(*net.TCPConn).SetWriteBuffer(16384), s.SetWriteDeadline(time.Now().Add(300*time.Millisecond))))
+			writing.Go(func() {
+				for err := error(nil); err == nil; {
+					_, err = s.Write(make([]byte, 65536))
+				}
+			})
 		}
+		writing.Wait()
 		p.quiet("the peers do not read")
 		p.close(servers)
 		f := p.orphans(6, "the peers of 6 take none (zero window)")

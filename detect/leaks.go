@@ -65,15 +65,16 @@ const maxPiles = 1 << 16
 
 // pile is the sockets of one key that wait.
 type pile struct {
-	count   uint64
-	untold  uint64        // of count: how long, or by their timers whether, is not known
-	oldest  time.Duration // of the others
-	probing uint64        // the peer takes nothing
-	memory  uint64        // of the weighed, in bytes
-	weighed uint64
-	unsent  uint64 // bytes of data, of all
-	peers   peers  // of those without an owner
-	rows    []sockdiag.Socket
+	count    uint64
+	untold   uint64        // of count: how long, or by their timers whether, is not known
+	answered uint64        // of count: keep-alives hide for how long
+	oldest   time.Duration // of those that tell
+	probing  uint64        // the peer takes nothing
+	memory   uint64        // of the weighed, in bytes
+	weighed  uint64
+	unsent   uint64 // bytes of data, of all
+	peers    peers  // of those without an owner
+	rows     []sockdiag.Socket
 }
 
 func (l *leaking) socket(s *sockdiag.Socket) {
@@ -89,7 +90,7 @@ func (l *leaking) socket(s *sockdiag.Socket) {
 		return
 	}
 	if p := l.pile(s); p != nil {
-		p.add(s, limit)
+		p.add(s, limit, l.age())
 	}
 }
 
@@ -119,11 +120,21 @@ func (l *leaking) waits(s *sockdiag.Socket) bool {
 	switch {
 	case aged(s):
 		quiet, known := quietTime(s)
-		return !known || quiet >= cmp.Or(l.Age, time.Minute)
+		return !known || quiet >= l.age() || answers(s, l.age())
 	case s.State == sockdiag.FinWait2:
 		return true
 	}
 	return s.Retransmits > 0 || s.Timer == sockdiag.TimerProbe || s.Has(sockdiag.UnknownTimer)
+}
+
+func (d *Leaks) age() time.Duration { return cmp.Or(d.Age, time.Minute) }
+
+// answers reports whether keep-alives hide the age: the peer answers them, and
+// the last packet is always young. Its last data was before its FIN, so that is
+// no proof; an application that is about to close would not let a sixtieth of
+// the time pass.
+func answers(s *sockdiag.Socket, age time.Duration) bool {
+	return s.Timer == sockdiag.TimerKeepalive && s.Info.LastDataRecv >= age && s.Info.LastAckRecv >= age/60
 }
 
 // aged reports whether a socket is one that the application must close: its age
@@ -153,15 +164,18 @@ func (l *leaking) pile(s *sockdiag.Socket) *pile {
 	return p
 }
 
-func (p *pile) add(s *sockdiag.Socket, limit uint64) {
+func (p *pile) add(s *sockdiag.Socket, limit uint64, age time.Duration) {
 	p.count++
 	p.unsent += uint64(s.SendQueue)
 	quiet, known := quietTime(s)
 	if known {
 		p.oldest = max(p.oldest, quiet)
 	}
-	if !known && aged(s) || s.Has(sockdiag.UnknownTimer) {
+	switch {
+	case !known && aged(s), s.Has(sockdiag.UnknownTimer):
 		p.untold++
+	case aged(s) && quiet < age:
+		p.answered++
 	}
 	if s.Timer == sockdiag.TimerProbe {
 		p.probing++

@@ -64,6 +64,8 @@ func fromText(_ int, s *sockdiag.Socket) {
 	s.Fields = sockdiag.UnknownOwner | sockdiag.UnknownTimer | sockdiag.UnknownBacklog
 }
 
+func keptAlive(_ int, s *sockdiag.Socket) { s.Timer = sockdiag.TimerKeepalive }
+
 func quietFor(ack, data time.Duration) func(int, *sockdiag.Socket) {
 	return func(_ int, s *sockdiag.Socket) { s.Info.LastAckRecv, s.Info.LastDataRecv = ack, data }
 }
@@ -81,6 +83,15 @@ var leakTable = []struct {
 	{"CLOSE_WAIT, fewer wanted", pileOf(3, sockdiag.CloseWait), Leaks{CloseWait: 2}, "CLOSE_WAIT, port 443, user 1000", [2]int{2, 2}},
 	{"CLOSE_WAIT, 59.9 s old", pileOf(99, sockdiag.CloseWait, quietFor(59900*time.Millisecond, time.Hour)), Leaks{}, "", [2]int{}},
 	{"CLOSE_WAIT, a minute old", pileOf(99, sockdiag.CloseWait, quietFor(time.Minute, time.Hour)), Leaks{}, "CLOSE_WAIT, port 443, user 1000", [2]int{2, 2}},
+	{"CLOSE_WAIT, keep-alives answered", pileOf(61, sockdiag.CloseWait, keptAlive, quietFor(time.Second, time.Minute)),
+		Leaks{}, "CLOSE_WAIT, port 443, user 1000", [2]int{2, 1}},
+	{"CLOSE_WAIT, keep-alives of few answered", pileOf(62, sockdiag.CloseWait, keptAlive, func(i int, s *sockdiag.Socket) {
+		if i == 0 {
+			s.Info.LastAckRecv = time.Second
+		}
+	}), Leaks{}, "CLOSE_WAIT, port 443, user 1000", [2]int{2, 2}},
+	{"CLOSE_WAIT just now, with keep-alives", pileOf(99, sockdiag.CloseWait, keptAlive, quietFor(999*time.Millisecond, time.Hour)), Leaks{}, "", [2]int{}},
+	{"CLOSE_WAIT soon after data, with keep-alives", pileOf(99, sockdiag.CloseWait, keptAlive, quietFor(time.Second, 59*time.Second)), Leaks{}, "", [2]int{}},
 	{"CLOSE_WAIT, some young", pileOf(99, sockdiag.CloseWait, func(i int, s *sockdiag.Socket) {
 		if i >= 60 {
 			s.Info.LastAckRecv = time.Second

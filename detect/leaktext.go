@@ -43,12 +43,19 @@ func (l *leaking) owned(f *Finding, k pileKey, p *pile) {
 	case k.owner.pid == 0:
 		f.Evidence.Missing = append(f.Evidence.Missing, "the process: Host.Holders, or `ss -tnp`")
 	}
-	if p.untold > 0 {
-		f.Confidence = Possible
-		f.Evidence.Missing = append(f.Evidence.Missing, "since when they are so: tcp_info (Query.Info)")
-	} else if !l.host.Now.IsZero() {
+	switch {
+	case p.untold > 0:
+		f.doubtAge("since when they are so: tcp_info (Query.Info)")
+	case p.count-p.answered <= f.Limit:
+		f.doubtAge("since when they are so: the peers answer keep-alives, so that the last packet is always young")
+	case !l.host.Now.IsZero():
 		f.Since = l.host.Now.Add(-p.oldest)
 	}
+}
+
+func (f *Finding) doubtAge(missing string) {
+	f.Confidence = Possible
+	f.Evidence.Missing = append(f.Evidence.Missing, missing)
 }
 
 // age is the age of the oldest, if that is known.
