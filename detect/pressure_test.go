@@ -37,7 +37,7 @@ func TestPressureFill(t *testing.T) {
 		case tt.want == 0 && len(found) == 0:
 		case len(found) != 1 || found[0].Severity != tt.want || found[0].Count != tt.now.Count || found[0].Limit != 1000:
 			t.Errorf("%s: %+v", tt.name, found)
-		case tt.until == 0 && !found[0].Until.IsZero() || tt.until != 0 && found[0].Until != now.Add(tt.until):
+		case tt.until == 0 && !found[0].Until.IsZero() || tt.until != 0 && !found[0].Until.Equal(now.Add(tt.until)):
 			t.Errorf("%s: until %v", tt.name, found[0].Until)
 		}
 	}
