@@ -18,28 +18,35 @@ type Host struct {
 	Sockets []sockdiag.Socket
 	// Settings are the tracker's; the zero Settings is not known.
 	Settings conntrack.Settings
-	// Usage is how full the tracker is; the zero Usage is not known. Before,
-	// if it is not zero, is the same at an earlier time, At.
-	Usage, Before conntrack.Usage
-	At            time.Time
-	// Stats are the tracker's counters of each processor, and StatsBefore
-	// those at the time At.
-	Stats, StatsBefore []conntrack.Stats
+	// Usage is how full the tracker is; the zero Usage is not known.
+	Usage conntrack.Usage
+	// Stats are the tracker's counters of each processor; nil is not known.
+	Stats []conntrack.Stats
+	// Earlier is an earlier reading of what counts; the zero Earlier is none.
+	Earlier Earlier
+	// Log are lines of the kernel's log, as dmesg(1) shows them. Those that do
+	// not matter may be among them.
+	Log []string
 	// Addrs are the host's own addresses, by which its own flows are told from
 	// those it forwards. The local addresses of Sockets count as such anyway.
 	Addrs []netip.Addr
 }
 
-// local returns the set of the host's own addresses.
-func (h *Host) local() map[netip.Addr]bool {
-	own := make(map[netip.Addr]bool, len(h.Addrs))
-	for _, a := range h.Addrs {
-		own[a.Unmap().WithZone("")] = true
+// Earlier is what counted at an earlier instant. A detector that compares finds
+// nothing when At is not before Host.Now.
+type Earlier struct {
+	At    time.Time
+	Usage conntrack.Usage
+	Stats []conntrack.Stats
+}
+
+// since returns the time from the earlier reading to now, if there is one and
+// the clock went forward.
+func (h *Host) since() (time.Duration, bool) {
+	if h.Earlier.At.IsZero() || !h.Earlier.At.Before(h.Now) {
+		return 0, false
 	}
-	for i := range h.Sockets {
-		own[h.Sockets[i].Local.Addr()] = true
-	}
-	return own
+	return h.Now.Sub(h.Earlier.At), true
 }
 
 // SocketTuple returns the tuple of the packets that a TCP socket sends. It is
