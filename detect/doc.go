@@ -6,7 +6,7 @@
 // does not matter: a live kernel, a file of last night, a test.
 //
 //	host := detect.Host{Now: time.Now(), Flows: flows.Flows, Sockets: sockets.Sockets, …}
-//	for _, f := range detect.Ghosts(host) {
+//	for _, f := range detect.Find(host, detect.Ghosts{}, detect.LostFlows{}) {
 //		fmt.Println(f)
 //	}
 //

@@ -30,7 +30,7 @@ tcp 6 299 ESTABLISHED src=10.1.32.70 dst=10.1.41.192 sport=9102 dport=51522 [UNR
 		Local: netip.MustParseAddrPort("10.1.32.70:9102"), Remote: netip.MustParseAddrPort("10.1.41.192:51600"),
 	}}
 
-	for _, f := range detect.Ghosts(host) {
+	for _, f := range detect.Find(host, detect.Ghosts{}) {
 		fmt.Printf("%s, %s (%s), until %s\n", f.Subject, f.Severity, f.Confidence, f.Until.Format(time.TimeOnly))
 		fmt.Println(f.Fix[0])
 	}
@@ -48,7 +48,7 @@ func ExampleLostFlows() {
 		}},
 		Flows: []conntrack.Flow{{}}, // of other connections
 	}
-	for _, f := range detect.LostFlows(host) {
+	for _, f := range detect.Find(host, detect.LostFlows{}) {
 		fmt.Println(f.Subject)
 		fmt.Println(f.Cause)
 	}

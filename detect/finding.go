@@ -52,6 +52,8 @@ type Evidence struct {
 	Sockets []sockdiag.Socket
 	// Settings are those that decided, with their values.
 	Settings []Setting
+	// Log are lines of the kernel's log.
+	Log []string
 	// Missing says what was not known and would have helped.
 	Missing []string
 }

@@ -27,9 +27,9 @@ func TestOrder(t *testing.T) {
 }
 
 func TestZeroHost(t *testing.T) {
-	for name, detect := range map[string]func(Host) []Finding{"Ghosts": Ghosts, "LostFlows": LostFlows} {
-		if found := detect(Host{}); found != nil {
-			t.Errorf("%s: %v", name, found)
+	for _, d := range []Detector{Ghosts{}, LostFlows{}, Pressure{}, PortReuse{}, PortSpace{}} {
+		if found := Find(Host{}, d); found != nil {
+			t.Errorf("%s: %v", d.Name(), found)
 		}
 	}
 }

@@ -22,50 +22,59 @@ import (
 // The kernel keeps a ghost for nf_conntrack_tcp_timeout_unacknowledged, 300 s,
 // after its last packet; kernels before about 3.10 for the timeout of
 // ESTABLISHED, 5 days.
-func Ghosts(h Host) []Finding {
-	suspects := h.pickedUp()
-	if len(suspects) == 0 {
-		return nil
-	}
-	own, alive := h.local(), h.alive(suspects)
-	var found []Finding
-	for _, f := range suspects {
-		ours := own[f.Original.Src] || own[f.Reply.Src]
-		if ours && !alive[f.Original] && !alive[f.Reply] {
-			found = append(found, h.ghost(f))
-		}
-	}
-	return found
+//
+// A pass keeps at most 90 bytes for each connected socket, and Most findings.
+type Ghosts struct {
+	// Most is how many are told one by one; 0 is 1000. One more finding counts
+	// those beyond.
+	Most int
 }
 
-// pickedUp returns the flows that are ESTABLISHED and [UNREPLIED].
-func (h *Host) pickedUp() []*conntrack.Flow {
-	var flows []*conntrack.Flow
-	for i := range h.Flows {
-		f := &h.Flows[i]
-		if f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && f.Unreplied() && !f.Offloaded() {
-			flows = append(flows, f)
-		}
-	}
-	return flows
+// Name returns "Ghosts".
+func (Ghosts) Name() string { return "Ghosts" }
+
+// Look begins a pass.
+func (g Ghosts) Look(h *Host) Look {
+	p := &ghostPass{host: h, own: newOwnAddrs(h), alive: make(map[ends]struct{}), list: list{most: g.Most}}
+	return Look{Socket: p.socket, Flow: p.flow, Findings: func() []Finding {
+		return p.list.told("Ghosts", "ghost entries")
+	}}
 }
 
-// alive tells, of the tuples of flows, those whose packets a socket of this
-// host sends. One in SYN_SENT has no connection yet: it may be the one that
-// the ghost stands in the way of.
-func (h *Host) alive(flows []*conntrack.Flow) map[conntrack.Tuple]bool {
-	alive := make(map[conntrack.Tuple]bool, 2*len(flows))
-	for _, f := range flows {
-		alive[f.Original], alive[f.Reply] = false, false
+type ghostPass struct {
+	host *Host
+	own  ownAddrs
+	// alive are the connections that a socket of this host has. One in
+	// SYN_SENT has none yet: it may be the one that a ghost stands in the way
+	// of.
+	alive map[ends]struct{}
+	list  list
+}
+
+func (p *ghostPass) socket(s *sockdiag.Socket) {
+	p.own.add(s.Local.Addr())
+	if isTCP(s) && s.State != sockdiag.SynSent {
+		p.alive[socketEnds(s)] = struct{}{}
 	}
-	for i := range h.Sockets {
-		s := &h.Sockets[i]
-		t := SocketTuple(s)
-		if _, asked := alive[t]; asked && s.State != sockdiag.SynSent {
-			alive[t] = true
-		}
+}
+
+func (p *ghostPass) flow(f *conntrack.Flow) {
+	if !pickedUp(f) || !p.own.has(f.Original.Src) && !p.own.has(f.Reply.Src) {
+		return
 	}
-	return alive
+	if !p.lives(&f.Original) && !p.lives(&f.Reply) && p.list.room() {
+		p.list.found = append(p.list.found, p.host.ghost(f))
+	}
+}
+
+func (p *ghostPass) lives(t *conntrack.Tuple) bool {
+	_, ok := p.alive[tupleEnds(t)]
+	return ok
+}
+
+// pickedUp reports whether the flow is ESTABLISHED and [UNREPLIED].
+func pickedUp(f *conntrack.Flow) bool {
+	return f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && f.Unreplied() && !f.Offloaded()
 }
 
 func (h *Host) ghost(f *conntrack.Flow) Finding {

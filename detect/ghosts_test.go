@@ -72,7 +72,7 @@ func TestGhosts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, family func(string) string) {
 				h := rows(t, family, []string{tt.flow}, tt.sockets)
-				found := find(t, Ghosts, h)
+				found := find(t, Ghosts{}, h)
 				if len(found) != tt.want {
 					t.Fatalf("%d findings, want %d: %v", len(found), tt.want, found)
 				}
@@ -97,7 +97,7 @@ func TestGhostsSocketStates(t *testing.T) {
 		if s == sockdiag.SynSent {
 			want = 1
 		}
-		if found := Ghosts(h); len(found) != want {
+		if found := Find(h, Ghosts{}); len(found) != want {
 			t.Errorf("%v: %d findings, want %d", s, len(found), want)
 		}
 	}
@@ -113,16 +113,16 @@ func TestGhostsMapped(t *testing.T) {
 	if !h.Sockets[0].Mapped() {
 		t.Fatal("the row is not that of a mapped socket")
 	}
-	if found := find(t, Ghosts, h); len(found) != 0 {
+	if found := find(t, Ghosts{}, h); len(found) != 0 {
 		t.Errorf("with a socket: %v", found)
 	}
 	h.Sockets, h.Addrs = nil, []netip.Addr{netip.MustParseAddr("::ffff:" + server)}
-	if found := find(t, Ghosts, h); len(found) != 1 {
+	if found := find(t, Ghosts{}, h); len(found) != 1 {
 		t.Errorf("a mapped own address: %v", found)
 	}
 	h = rows(t, same, []string{"tcp 6 299 ESTABLISHED src=fe80::1 dst=fe80::2 sport=9102 dport=51522 [UNREPLIED] src=fe80::2 dst=fe80::1 sport=51522 dport=9102 use=1"}, nil)
 	h.Addrs = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}
-	if found := find(t, Ghosts, h); len(found) != 1 {
+	if found := find(t, Ghosts{}, h); len(found) != 1 {
 		t.Errorf("an own address with a zone: %v", found)
 	}
 }
@@ -138,7 +138,7 @@ func TestGhostsOwnAddresses(t *testing.T) {
 	} {
 		h := rows(t, same, []string{ghost}, []string{line})
 		h.Addrs = nil
-		if found := find(t, Ghosts, h); len(found) != want {
+		if found := find(t, Ghosts{}, h); len(found) != want {
 			t.Errorf("%s: %d findings, want %d", line, len(found), want)
 		}
 	}
@@ -161,7 +161,7 @@ func TestGhostsConfidence(t *testing.T) {
 	} {
 		h := rows(t, same, []string{ghost}, nil)
 		h.Settings = tt.settings
-		f := find(t, Ghosts, h)[0]
+		f := find(t, Ghosts{}, h)[0]
 		if f.Confidence != tt.confidence || !slices.Equal(f.Evidence.Settings, tt.evidence) || !slices.Equal(f.Evidence.Missing, tt.missing) {
 			t.Errorf("%s: %v, settings %v, missing %q", tt.name, f.Confidence, f.Evidence.Settings, f.Evidence.Missing)
 		}
@@ -173,7 +173,7 @@ func TestGhostsConfidence(t *testing.T) {
 func TestGhostsText(t *testing.T) {
 	eachFamily(t, func(t *testing.T, family func(string) string) {
 		h := rows(t, family, []string{ghost}, nil)
-		f := find(t, Ghosts, h)[0]
+		f := find(t, Ghosts{}, h)[0]
 		if want := now.Add(431965 * time.Second); !f.Until.Equal(want) || !f.Since.IsZero() {
 			t.Errorf("from %v until %v, want an unknown beginning and %v", f.Since, f.Until, want)
 		}
@@ -186,12 +186,12 @@ func TestGhostsText(t *testing.T) {
 	})
 	h := rows(t, same, []string{ghost}, nil)
 	h.Now = time.Time{}
-	if f := Ghosts(h)[0]; !f.Until.IsZero() {
+	if f := Find(h, Ghosts{})[0]; !f.Until.IsZero() {
 		t.Errorf("without Now, until %v", f.Until)
 	}
 	h = rows(t, same, []string{ghost}, nil)
 	h.Flows[0].Fields &^= conntrack.FieldTimeout
-	if f := Ghosts(h)[0]; !f.Until.IsZero() || mentions(f.Cause, "for another") {
+	if f := Find(h, Ghosts{})[0]; !f.Until.IsZero() || mentions(f.Cause, "for another") {
 		t.Errorf("without a timeout, until %v: %s", f.Until, f.Cause)
 	}
 }
@@ -201,7 +201,7 @@ func TestGhostsTranslatedText(t *testing.T) {
 	h := rows(t, same, []string{
 		"tcp 6 299 ESTABLISHED src=10.1.32.70 dst=10.1.41.192 sport=9102 dport=443 [UNREPLIED] src=10.1.41.192 dst=10.1.32.71 sport=443 dport=1024 use=1",
 	}, nil)
-	if f := Ghosts(h)[0]; !mentions(f.Cause, "10.1.41.192:443 > 10.1.32.71:1024 is INVALID") || f.Subject != "10.1.32.70:9102 > 10.1.41.192:443" {
+	if f := Find(h, Ghosts{})[0]; !mentions(f.Cause, "10.1.41.192:443 > 10.1.32.71:1024 is INVALID") || f.Subject != "10.1.32.70:9102 > 10.1.41.192:443" {
 		t.Errorf("got %v", f)
 	}
 }
@@ -229,7 +229,7 @@ func TestGhostsAmongMany(t *testing.T) {
 	h.Addrs = append(h.Addrs, netip.MustParseAddr(toIPv6.Replace(server)))
 	many := busy(2000)
 	h.Flows, h.Sockets = append(h.Flows, many.Flows...), append(h.Sockets, many.Sockets...)
-	if found := find(t, Ghosts, h); len(found) != 2+2 {
+	if found := find(t, Ghosts{}, h); len(found) != 2+2 {
 		t.Errorf("%d findings: %v", len(found), found)
 	}
 }

@@ -20,8 +20,13 @@ type Host struct {
 	Settings conntrack.Settings
 	// Usage is how full the tracker is; the zero Usage is not known.
 	Usage conntrack.Usage
-	// Stats are the tracker's counters of each processor.
+	// Stats are the tracker's counters of each processor; nil is not known.
 	Stats []conntrack.Stats
+	// Earlier is an earlier reading of what counts; the zero Earlier is none.
+	Earlier Earlier
+	// Log are lines of the kernel's log, as dmesg(1) shows them. Those that do
+	// not matter may be among them.
+	Log []string
 	// Addrs are the host's own addresses, by which its own flows are told from
 	// those it forwards. The local addresses of Sockets count as such anyway.
 	Addrs []netip.Addr
@@ -30,16 +35,6 @@ type Host struct {
 	// Holders are the processes that have a socket open, by the socket's inode
 	// number: what Holders.Of of sockdiag tells. Nil is not known.
 	Holders map[uint32][]sockdiag.Holder
-	// Earlier is what an earlier look showed; the zero Earlier is none.
-	Earlier Earlier
-}
-
-// Earlier is what was seen of a host before, to tell how fast things move.
-type Earlier struct {
-	At    time.Time
-	Usage conntrack.Usage
-	Stats []conntrack.Stats
-	Files []OpenFiles
 }
 
 // OpenFiles is how many files a process has open, and how many it may. With the
@@ -49,16 +44,22 @@ type OpenFiles struct {
 	sockdiag.Descriptors
 }
 
-// local returns the set of the host's own addresses.
-func (h *Host) local() map[netip.Addr]bool {
-	own := make(map[netip.Addr]bool, len(h.Addrs))
-	for _, a := range h.Addrs {
-		own[a.Unmap().WithZone("")] = true
+// Earlier is what counted at an earlier instant. A detector that compares finds
+// nothing when At is not before Host.Now.
+type Earlier struct {
+	At    time.Time
+	Usage conntrack.Usage
+	Stats []conntrack.Stats
+	Files []OpenFiles
+}
+
+// since returns the time from the earlier reading to now, if there is one and
+// the clock went forward.
+func (h *Host) since() (time.Duration, bool) {
+	if h.Earlier.At.IsZero() || !h.Earlier.At.Before(h.Now) {
+		return 0, false
 	}
-	for i := range h.Sockets {
-		own[h.Sockets[i].Local.Addr()] = true
-	}
-	return own
+	return h.Now.Sub(h.Earlier.At), true
 }
 
 // SocketTuple returns the tuple of the packets that a TCP socket sends. It is

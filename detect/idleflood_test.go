@@ -53,7 +53,7 @@ func TestIdleFlood(t *testing.T) {
 		for _, remote := range []string{"198.51.100.7", "2001:db8:7::7"} {
 			t.Run(tt.name+" "+remote, func(t *testing.T) {
 				h := Host{Now: now, Sockets: append(idling(held(tt.n, sockdiag.Established, remote), tt.change), listener443())}
-				found := find(t, finder(tt.d), h)
+				found := find(t, tt.d, h)
 				if tt.want == Unknown {
 					checkSubjects(t, found)
 					return
@@ -77,7 +77,7 @@ func TestIdleFloodApart(t *testing.T) {
 		rows[i].Timer = sockdiag.TimerKeepalive
 	}
 	rows = append(rows, held(43, sockdiag.Established, "10.1.2.3")...)
-	found := find(t, finder(IdleFlood{}), Host{Now: now, Sockets: append(rows, listener443())})
+	found := find(t, IdleFlood{}, Host{Now: now, Sockets: append(rows, listener443())})
 	checkSubjects(t, found, "203.0.113.9")
 	if f := found[0]; f.Count != 584 || !mentions(f.Cause, "584 idle", "of 684", "on 534 of them") || len(f.Evidence.Sockets) == 0 {
 		t.Errorf("got %+v", f)
@@ -87,7 +87,7 @@ func TestIdleFloodApart(t *testing.T) {
 // A network of sources is one flood.
 func TestIdleFloodNetwork(t *testing.T) {
 	rows := idling(held(40, sockdiag.Established, addresses(10, "203.0.113.%d")...), nil)
-	found := find(t, finder(IdleFlood{}), Host{Now: now, Sockets: append(rows, listener443())})
+	found := find(t, IdleFlood{}, Host{Now: now, Sockets: append(rows, listener443())})
 	checkSubjects(t, found, "203.0.113.0/24")
 	if f := found[0]; f.Count != 400 || f.Confidence != Possible || !mentions(f.Cause, "10 sources", "on 400 of them") {
 		t.Errorf("got %+v", f)

@@ -91,11 +91,11 @@ func (c *crowd) listen(port uint16) net.Listener {
 	return l
 }
 
-// ends are the two ends of a connection.
-type ends struct{ client, server net.Conn }
+// bothEnds are the two ends of a connection.
+type bothEnds struct{ client, server net.Conn }
 
 // connect makes n connections from an address, each of which sends a request.
-func (c *crowd) connect(l net.Listener, from netip.Addr, n int, request string) (pairs []ends) {
+func (c *crowd) connect(l net.Listener, from netip.Addr, n int, request string) (pairs []bothEnds) {
 	c.t.Helper()
 	to := c.server.Addr4()
 	if from.Is6() {
@@ -109,7 +109,7 @@ func (c *crowd) connect(l net.Listener, from netip.Addr, n int, request string) 
 			if err != nil {
 				return err
 			}
-			pairs = append(pairs, ends{client: conn})
+			pairs = append(pairs, bothEnds{client: conn})
 		}
 		return nil
 	}))
@@ -125,7 +125,7 @@ func (c *crowd) connect(l net.Listener, from netip.Addr, n int, request string) 
 }
 
 // over closes connections, the server first.
-func over(t *testing.T, pairs []ends) {
+func over(t *testing.T, pairs []bothEnds) {
 	t.Helper()
 	for _, p := range pairs {
 		noError(t, p.server.SetReadDeadline(time.Now().Add(crowdPatience)))

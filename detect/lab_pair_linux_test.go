@@ -150,7 +150,7 @@ func (p *pair) quiet(when string) {
 
 var defaults = []Detector{Leaks{}, AcceptQueue{}, Descriptors{}, Census{}}
 
-func counted(detector string, n uint64) func([]Finding) bool {
+func foundOnce(detector string, n uint64) func([]Finding) bool {
 	return func(found []Finding) bool {
 		return len(found) == 1 && found[0].Detector == detector && found[0].Count == n
 	}

@@ -31,7 +31,7 @@ func TestLabCloseWait(t *testing.T) {
 		p.quiet("connected")
 		p.close(slices.Concat(clients, few))
 		detectors := []Detector{Leaks{Age: 300 * time.Millisecond}, AcceptQueue{}, Descriptors{}, Census{}}
-		f := p.until(p.server, counted("Leaks", 70), detectors...)[0]
+		f := p.until(p.server, foundOnce("Leaks", 70), detectors...)[0]
 		process := sockdiag.Process{PID: os.Getpid()}
 		if f.Limit != 60 || f.Severity != Warning || f.Confidence != Likely || len(f.Sources) != 0 || f.Since.IsZero() ||
 			!mentions(f.Subject, "CLOSE_WAIT, port 9102, ", strings.TrimSuffix(processText(process), "()")) ||
@@ -50,7 +50,7 @@ func TestLabCloseWaitKeepAlive(t *testing.T) {
 			p.must(servers[i].(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 9}))
 			p.must(clients[i].(*net.TCPConn).CloseWrite())
 		}
-		answered := func(found []Finding) bool { return counted("Leaks", 8)(found) && found[0].Confidence == Possible }
+		answered := func(found []Finding) bool { return foundOnce("Leaks", 8)(found) && found[0].Confidence == Possible }
 		f := p.until(p.server, answered, Leaks{CloseWait: 5, Age: 1500 * time.Millisecond})[0]
 		if len(f.Evidence.Missing) != 1 || !mentions(f.Evidence.Missing[0], "answer keep-alives") || !f.Since.IsZero() {
 			p.Errorf("got %+v", f)
@@ -65,7 +65,7 @@ func TestLabCloseWaitOfClient(t *testing.T) {
 		_, servers := p.connect(l, 12)
 		p.close(servers)
 		leaks := Leaks{Age: 100 * time.Millisecond, CloseWait: 10}
-		f := p.until(p.client, counted("Leaks", 12), leaks, AcceptQueue{}, Census{})[0]
+		f := p.until(p.client, foundOnce("Leaks", 12), leaks, AcceptQueue{}, Census{})[0]
 		if want := "connections to " + l.Addr().String(); !mentions(f.Subject, want) {
 			p.Errorf("got %q, want %q", f.Subject, want)
 		}
@@ -82,7 +82,7 @@ func TestLabLeakCommand(t *testing.T) {
 		clients, _ := p.connect(p.listen(9102), 3)
 		p.close(clients)
 		leaks := Leaks{Age: time.Millisecond, CloseWait: 2}
-		f := p.until(p.server, counted("Leaks", 3), leaks)[0]
+		f := p.until(p.server, foundOnce("Leaks", 3), leaks)[0]
 		command := quoted(f.Fix[0])
 		out, err := p.server.Exec(p.Context(), "sh", "-c", command)
 		if n := strings.Count(string(out), ":9102"); err != nil || n != 3 {
@@ -107,7 +107,7 @@ func TestLabAcceptQueue(t *testing.T) {
 		if _, err := p.dial(9102, 200*time.Millisecond); err == nil {
 			p.Fatal("the queue took another")
 		}
-		stuck := func(found []Finding) bool { return counted("AcceptQueue", 5)(found) && found[0].Severity == Critical }
+		stuck := func(found []Finding) bool { return foundOnce("AcceptQueue", 5)(found) && found[0].Severity == Critical }
 		f := p.until(p.server, stuck, Leaks{}, AcceptQueue{Stuck: 300 * time.Millisecond}, Descriptors{}, Census{})[0]
 		source, _ := p.addr(p.client).Prefix(map[bool]int{true: 32, false: 64}[p.addr(p.client).Is4()])
 		if f.Limit != 4 || f.Confidence != Likely || !slices.Equal(f.Sources, []netip.Prefix{source}) || f.Since.IsZero() ||
@@ -140,7 +140,7 @@ func TestLabAcceptBurst(t *testing.T) {
 			_, err := p.dial(9102, 20*time.Second)
 			p.must(err)
 		}
-		f := p.until(p.server, counted("AcceptQueue", 3), AcceptQueue{Stuck: time.Hour})[0]
+		f := p.until(p.server, foundOnce("AcceptQueue", 3), AcceptQueue{Stuck: time.Hour})[0]
 		if f.Severity != Warning || !mentions(f.Cause, "backlog is too small") || !mentions(f.Fix[0], "than 2", "net.core.somaxconn") {
 			p.Errorf("got %+v", f)
 		}
@@ -219,7 +219,7 @@ func TestLabFinWait1Window(t *testing.T) {
 // orphans waits for so many sockets of FIN_WAIT1.
 func (p *pair) orphans(n uint64, words ...string) Finding {
 	p.Helper()
-	enough := func(found []Finding) bool { return counted("Leaks", n)(found) && mentions(found[0].Cause, words...) }
+	enough := func(found []Finding) bool { return foundOnce("Leaks", n)(found) && mentions(found[0].Cause, words...) }
 	f := p.until(p.server, enough, fewLeaks, AcceptQueue{}, Descriptors{}, Census{})[0]
 	if f.Subject != "FIN_WAIT1, port 9102" || f.Severity != Warning || f.Confidence != Likely || len(f.Sources) != 1 ||
 		!f.Sources[0].Contains(p.addr(p.client)) || len(f.Evidence.Sockets) != evidenceOf ||
@@ -234,10 +234,10 @@ func TestLabLastAck(t *testing.T) {
 	inPairs(t, func(p *pair) {
 		clients, servers := p.connect(p.listen(9102), 8)
 		p.close(clients)
-		p.until(p.server, counted("Leaks", 8), Leaks{CloseWait: 7, Age: time.Nanosecond})
+		p.until(p.server, foundOnce("Leaks", 8), Leaks{CloseWait: 7, Age: time.Nanosecond})
 		p.block(p.server)
 		p.close(servers)
-		f := p.until(p.server, counted("Leaks", 8), fewLeaks, AcceptQueue{}, Census{})[0]
+		f := p.until(p.server, foundOnce("Leaks", 8), fewLeaks, AcceptQueue{}, Census{})[0]
 		if f.Subject != "LAST_ACK, port 9102" || f.Severity != Info {
 			p.Errorf("got %+v", f)
 		}
@@ -252,12 +252,12 @@ func TestLabFinWait2(t *testing.T) {
 			p.must(s.(*net.TCPConn).CloseWrite())
 		}
 		leaks := Leaks{FinWait2: 5, Orphans: 5, Age: 50 * time.Millisecond}
-		f := p.until(p.server, counted("Leaks", 8), leaks)[0]
+		f := p.until(p.server, foundOnce("Leaks", 8), leaks)[0]
 		if !mentions(f.Subject, "FIN_WAIT2, port 9102, process ") || !mentions(f.Cause, "still open") {
 			p.Errorf("got %+v", f)
 		}
 		p.close(servers)
-		orphaned := func(found []Finding) bool { return counted("Leaks", 8)(found) && found[0].Severity == Info }
+		orphaned := func(found []Finding) bool { return foundOnce("Leaks", 8)(found) && found[0].Severity == Info }
 		if f := p.until(p.server, orphaned, leaks)[0]; f.Subject != "FIN_WAIT2, port 9102" {
 			p.Errorf("got %+v", f)
 		}

@@ -46,9 +46,9 @@ func TestPressureLab(t *testing.T) {
 	if found := look(Pressure{}); share < 0.8 && len(found) > 0 {
 		t.Errorf("%v", found)
 	}
-	tight := Pressure{Warn: share * 0.9, Full: 1}
+	tight := Pressure{Full: share * 0.9}
 	found := look(tight)
-	if len(found) != 1 || found[0].Count != entries || found[0].Limit != u.Max || !mentions(found[0].Cause, "2000 are udp port 53", "2000 are not assured") {
+	if len(found) != 1 || found[0].Count != entries || found[0].Limit != u.Max || !mentions(found[0].Cause, "udp/53 100 %", "2000 (100 %) that are not assured") {
 		t.Errorf("%+v", found)
 	}
 	if _, err := c.DeleteMatching(t.Context(), &conntrack.Filter{Proto: conntrack.ProtoUDP}, nil); err != nil {

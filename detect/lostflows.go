@@ -22,23 +22,86 @@ import (
 // Connections of a host whose table is empty are found too, with less
 // confidence: tracking may be off there. So are those of a host to itself:
 // most firewalls let everything pass on lo.
-func LostFlows(h Host) []Finding {
-	entries := h.entries()
-	var found []Finding
-	for i := range h.Sockets {
-		s := &h.Sockets[i]
-		if !carries(s.State) {
-			continue
-		}
-		f := entries[SocketTuple(s)]
+//
+// A pass keeps at most 250 bytes for each such socket, of which the evidence
+// tells what identifies it, owner and queues, but no tcp_info; the entries that
+// are running out; and Most findings.
+type LostFlows struct {
+	// Most is how many are told one by one; 0 is 1000. One more finding counts
+	// those beyond.
+	Most int
+}
+
+// Name returns "LostFlows".
+func (LostFlows) Name() string { return "LostFlows" }
+
+// Look begins a pass.
+func (l LostFlows) Look(h *Host) Look {
+	p := &lostPass{host: h, at: make(map[ends]int32), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
+	return Look{Socket: p.socket, Flow: p.flow, Findings: p.findings}
+}
+
+// lostPass has the connections that carry data, by what their sockets send. A
+// flow has its place by either of its tuples: by both when it is a connection
+// of the host to itself.
+type lostPass struct {
+	host    *Host
+	at      map[ends]int32
+	sockets []carrier
+	ending  map[int32]conntrack.Flow
+	flows   int
+	list    list
+}
+
+func (p *lostPass) socket(s *sockdiag.Socket) {
+	if !isTCP(s) || !carries(s.State) {
+		return
+	}
+	key := socketEnds(s)
+	if _, told := p.at[key]; !told {
+		p.at[key] = int32(len(p.sockets))
+		p.sockets = append(p.sockets, carry(key, s))
+	}
+}
+
+func (p *lostPass) flow(f *conntrack.Flow) {
+	p.flows++
+	if f.Original.Proto != conntrack.ProtoTCP || len(p.at) == 0 {
+		return
+	}
+	p.entry(&f.Original, f)
+	p.entry(&f.Reply, f)
+}
+
+// entry notes the flow for the socket that sends the tuple, if there is one.
+func (p *lostPass) entry(t *conntrack.Tuple, f *conntrack.Flow) {
+	i, ok := p.at[tupleEnds(t)]
+	if !ok {
+		return
+	}
+	c := &p.sockets[i]
+	if c.tracked {
+		delete(p.ending, i)
+	}
+	c.tracked = true
+	if p.host.runsOut(c, f) {
+		p.ending[i] = *f
+	}
+}
+
+func (p *lostPass) findings() []Finding {
+	for i := range p.sockets {
+		c := &p.sockets[i]
+		f, ends := p.ending[int32(i)]
 		switch {
-		case f == nil:
-			found = append(found, h.lost(s))
-		case h.runsOut(s, f):
-			found = append(found, h.ending(s, f))
+		case c.tracked && !ends || !p.list.room():
+		case !c.tracked:
+			p.list.found = append(p.list.found, p.host.lost(c, p.flows == 0))
+		default:
+			p.list.found = append(p.list.found, p.host.endingSoon(c, &f))
 		}
 	}
-	return found
+	return p.list.told("LostFlows", "connections without an entry, or soon without")
 }
 
 // carries reports whether a socket in the state can still send or receive
@@ -51,53 +114,28 @@ func carries(s sockdiag.State) bool {
 	return false
 }
 
-// entries returns the entries of the connections that carry data, by the tuple
-// of what their sockets send; nil is none. A flow has its place by either of
-// its tuples: by both when it is a connection of the host to itself.
-func (h *Host) entries() map[conntrack.Tuple]*conntrack.Flow {
-	entries := make(map[conntrack.Tuple]*conntrack.Flow, len(h.Sockets))
-	for i := range h.Sockets {
-		if s := &h.Sockets[i]; carries(s.State) {
-			entries[SocketTuple(s)] = nil
-		}
-	}
-	if len(entries) == 0 {
-		return nil
-	}
-	for i := range h.Flows {
-		f := &h.Flows[i]
-		if _, asked := entries[f.Original]; asked {
-			entries[f.Original] = f
-		}
-		if _, asked := entries[f.Reply]; asked {
-			entries[f.Reply] = f
-		}
-	}
-	return entries
-}
-
-func (h *Host) lost(s *sockdiag.Socket) Finding {
+func (h *Host) lost(c *carrier, empty bool) Finding {
 	f := Finding{
 		Detector: "LostFlows", Severity: Critical, Confidence: Likely,
-		Subject:  connection(SocketTuple(s)),
-		Evidence: Evidence{Sockets: []sockdiag.Socket{*s}},
+		Subject:  connection(c.tuple()),
+		Evidence: Evidence{Sockets: []sockdiag.Socket{c.socket()}},
 	}
 	f.Cause = fmt.Sprintf("the socket is %v, but its conntrack entry is gone: "+
-		"a packet from the peer is of no known connection", s.State)
-	if set, ok := timeoutSetting(h.Settings, trackerState(s.State)); ok {
+		"a packet from the peer is of no known connection", c.state)
+	if set, ok := timeoutSetting(h.Settings, trackerState(c.state)); ok {
 		f.Evidence.Settings = append(f.Evidence.Settings, set)
 		f.Cause += ", and " + set.String()
-		if idle, ok := idleTime(s); ok && idle >= h.Settings.Timeouts.TCP(trackerState(s.State)) {
-			f.Cause += fmt.Sprintf(", which the connection has been idle for (%s)", seconds(idle))
+		if c.idle >= 0 && c.idle >= h.Settings.Timeouts.TCP(trackerState(c.state)) {
+			f.Cause += fmt.Sprintf(", which the connection has been idle for (%s)", seconds(c.idle))
 		}
 	} else {
 		f.Evidence.Missing = append(f.Evidence.Missing, "the tracker's settings")
 	}
-	f.Fix = lostFix(s.State)
-	if len(h.Flows) == 0 {
+	f.Fix = lostFix(c.state)
+	if empty {
 		f.doubt("the table is empty: tracking may be off here (it is on where a rule uses ct state or NAT)")
 	}
-	if s.Remote.Addr().IsLoopback() || s.Remote.Addr() == s.Local.Addr() {
+	if t := c.tuple(); t.Dst.IsLoopback() || t.Dst == t.Src {
 		f.doubt("whether a rule refuses anything on lo, which this connection does not leave")
 	}
 	return f
@@ -152,13 +190,13 @@ func lostFix(s sockdiag.State) []string {
 // runsOut reports whether the entry will end before the connection is due to
 // renew it. The timer of a socket in FIN_WAIT2 that no process has renews
 // nothing: it ends the socket.
-func (h *Host) runsOut(s *sockdiag.Socket, f *conntrack.Flow) bool {
+func (h *Host) runsOut(c *carrier, f *conntrack.Flow) bool {
 	if !f.Has(conntrack.FieldTimeout) || f.Offloaded() {
 		return false
 	}
-	switch s.Timer {
+	switch c.timer {
 	case sockdiag.TimerKeepalive:
-		return s.Expires > f.Timeout && (s.State != sockdiag.FinWait2 || s.HasOwner())
+		return c.expires > f.Timeout && (c.state != sockdiag.FinWait2 || c.inode != 0)
 	case sockdiag.TimerOff:
 		whole := h.Settings.Timeouts.TCP(f.TCP.State)
 		return f.Timeout <= min(whole/2, time.Hour)
@@ -166,21 +204,21 @@ func (h *Host) runsOut(s *sockdiag.Socket, f *conntrack.Flow) bool {
 	return false // something is about to be sent
 }
 
-func (h *Host) ending(s *sockdiag.Socket, f *conntrack.Flow) Finding {
+func (h *Host) endingSoon(c *carrier, f *conntrack.Flow) Finding {
 	finding := Finding{
 		Detector: "LostFlows", Severity: Warning, Confidence: Likely,
-		Subject: connection(SocketTuple(s)),
-		Fix:     lostFix(s.State),
+		Subject: connection(c.tuple()),
+		Fix:     lostFix(c.state),
 		Evidence: Evidence{
-			Sockets: []sockdiag.Socket{*s}, Flows: []conntrack.Flow{*f},
+			Sockets: []sockdiag.Socket{c.socket()}, Flows: []conntrack.Flow{*f},
 		},
 	}
 	if !h.Now.IsZero() {
 		finding.Until = h.Now.Add(f.Timeout)
 	}
-	finding.Cause = fmt.Sprintf("the socket is %v, and its conntrack entry ends in %s", s.State, seconds(f.Timeout))
-	if s.Timer == sockdiag.TimerKeepalive {
-		finding.Cause += fmt.Sprintf(", before the next keep-alive in %s", seconds(s.Expires))
+	finding.Cause = fmt.Sprintf("the socket is %v, and its conntrack entry ends in %s", c.state, seconds(f.Timeout))
+	if c.timer == sockdiag.TimerKeepalive {
+		finding.Cause += fmt.Sprintf(", before the next keep-alive in %s", seconds(c.expires))
 	} else {
 		finding.Confidence = Possible // the application may send in time
 		finding.Cause += " unless something is sent; no keep-alive is due"

@@ -59,7 +59,7 @@ func TestLostFlows(t *testing.T) {
 			eachFamily(t, func(t *testing.T, family func(string) string) {
 				h := rows(t, family, tt.flows, tt.sockets)
 				var got []Severity
-				for _, f := range find(t, LostFlows, h) {
+				for _, f := range find(t, LostFlows{}, h) {
 					got = append(got, f.Severity)
 					confidence := map[Severity]Confidence{Critical: Likely, Warning: Possible}[f.Severity]
 					if f.Detector != "LostFlows" || f.Confidence != confidence || len(f.Evidence.Sockets) != 1 ||
@@ -79,7 +79,7 @@ func TestLostFlows(t *testing.T) {
 func TestLostFlowsMapped(t *testing.T) {
 	h := rows(t, same, []string{answered}, []string{query})
 	h.Sockets[0].Family = sockdiag.IPv6
-	if found := find(t, LostFlows, h); len(found) != 0 {
+	if found := find(t, LostFlows{}, h); len(found) != 0 {
 		t.Errorf("got %v", found)
 	}
 }
@@ -87,7 +87,7 @@ func TestLostFlowsMapped(t *testing.T) {
 // Both families in one table.
 func TestLostFlowsBothFamilies(t *testing.T) {
 	h := rows(t, same, []string{queried, unrelated}, []string{query, toIPv6.Replace(query)})
-	found := find(t, LostFlows, h)
+	found := find(t, LostFlows{}, h)
 	if len(found) != 1 || found[0].Evidence.Sockets[0] != h.Sockets[1] {
 		t.Errorf("got %v", found)
 	}
@@ -104,7 +104,7 @@ func TestLostFlowsText(t *testing.T) {
 	} {
 		h := rows(t, same, []string{unrelated}, []string{query})
 		h.Sockets[0].State = state
-		f := find(t, LostFlows, h)[0]
+		f := find(t, LostFlows{}, h)[0]
 		if !slices.Equal(f.Evidence.Settings, []Setting{setting}) || !mentions(f.Cause, state.String(), setting.String()) ||
 			!slices.ContainsFunc(f.Fix, func(s string) bool { return mentions(s, "`"+setting.Name+"`") }) {
 			t.Errorf("%v: settings %v, %s, fix %q", state, f.Evidence.Settings, f.Cause, f.Fix)
@@ -115,7 +115,7 @@ func TestLostFlowsText(t *testing.T) {
 	}
 	h := rows(t, same, []string{unrelated}, []string{query})
 	h.Settings = conntrack.Settings{}
-	if f := find(t, LostFlows, h)[0]; !slices.Equal(f.Evidence.Missing, []string{"the tracker's settings"}) || f.Evidence.Settings != nil {
+	if f := find(t, LostFlows{}, h)[0]; !slices.Equal(f.Evidence.Missing, []string{"the tracker's settings"}) || f.Evidence.Settings != nil {
 		t.Errorf("without settings: %+v", f)
 	}
 }
@@ -139,7 +139,7 @@ func TestLostFlowsIdle(t *testing.T) {
 		h := rows(t, same, []string{unrelated}, []string{query})
 		h.Settings = settings(t, map[string]string{"tcp_timeout_established": "300"})
 		h.Sockets[0].Fields, h.Sockets[0].Info = tt.fields, tt.info
-		if f := find(t, LostFlows, h)[0]; mentions(f.Cause, "idle for (400s)") != tt.want {
+		if f := find(t, LostFlows{}, h)[0]; mentions(f.Cause, "idle for (400s)") != tt.want {
 			t.Errorf("%+v: %s", tt.info, f.Cause)
 		}
 	}
@@ -188,7 +188,7 @@ func TestLostFlowsEnding(t *testing.T) {
 
 func checkEnding(t *testing.T, h Host, want Confidence) {
 	t.Helper()
-	found := find(t, LostFlows, h)
+	found := find(t, LostFlows{}, h)
 	if want == Unknown {
 		if len(found) != 0 {
 			t.Errorf("got %v", found)
@@ -210,7 +210,7 @@ func checkEnding(t *testing.T, h Host, want Confidence) {
 		t.Error(f.Cause)
 	}
 	h.Now = time.Time{}
-	if f := LostFlows(h)[0]; !f.Until.IsZero() {
+	if f := Find(h, LostFlows{})[0]; !f.Until.IsZero() {
 		t.Errorf("without Now, until %v", f.Until)
 	}
 }

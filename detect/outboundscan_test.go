@@ -49,7 +49,7 @@ func TestOutboundScan(t *testing.T) {
 		{"established", OutboundScan{}, held(9, sockdiag.Established, addresses(250, "198.51.100.%d")...), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			found := find(t, finder(tt.d), Host{Now: now, Sockets: tt.rows})
+			found := find(t, tt.d, Host{Now: now, Sockets: tt.rows})
 			checkSubjects(t, found, tt.want...)
 			for _, f := range found {
 				if unsure := tt.name == "without timers"; unsure != (f.Confidence == Possible) || unsure != (len(f.Evidence.Missing) > 0) ||
@@ -94,7 +94,7 @@ func TestOutboundScanFlows(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.h.Now, tt.h.Settings = now, settings(t, nil)
-			found := find(t, finder(OutboundScan{}), tt.h)
+			found := find(t, OutboundScan{}, tt.h)
 			if tt.want == "" {
 				checkSubjects(t, found)
 				return

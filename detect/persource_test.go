@@ -46,7 +46,7 @@ func TestPerSource(t *testing.T) {
 		for _, remote := range []string{"198.51.100.7", "2001:db8:7::7"} {
 			t.Run(tt.name+" "+remote, func(t *testing.T) {
 				h := Host{Now: now, Sockets: append(held(tt.n, tt.state, remote), listener443())}
-				found := find(t, finder(tt.d), h)
+				found := find(t, tt.d, h)
 				if len(found) != tt.want {
 					t.Fatalf("%d findings, want %d: %v", len(found), tt.want, found)
 				}
@@ -94,7 +94,7 @@ func TestPerSourceOutgoing(t *testing.T) {
 		"a port that listens no longer": append(held(300, sockdiag.TimeWait, "198.51.100.7"), listenOn(listener443(), 80)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if found := find(t, finder(PerSource{}), Host{Now: now, Sockets: rows}); len(found) != 0 {
+			if found := find(t, PerSource{}, Host{Now: now, Sockets: rows}); len(found) != 0 {
 				t.Errorf("got %v", found)
 			}
 		})
@@ -117,14 +117,14 @@ func TestTimeWaitFlood(t *testing.T) {
 			rows = append(rows, s)
 		}
 	}
-	found := find(t, finder(PerSource{State: sockdiag.TimeWait, Sources: Sources{Ports: []uint16{80, 443}}}), Host{Now: now, Sockets: rows})
+	found := find(t, PerSource{State: sockdiag.TimeWait, Sources: Sources{Ports: []uint16{80, 443}}}, Host{Now: now, Sockets: rows})
 	if len(found) != 1 || found[0].Sources[0].String() != "89.95.200.5/32" || found[0].Count != 40 || found[0].Limit != 39 || found[0].Confidence != Likely {
 		t.Fatalf("got %v", found)
 	}
 	if !mentions(strings.Join(found[0].Fix, " "), "89.95.200.5 }", "maxretry = 40", "findtime = 750", "bantime = -1") {
 		t.Errorf("fix %q", found[0].Fix)
 	}
-	found = find(t, finder(PerSource{}), Host{Now: now, Sockets: rows})
+	found = find(t, PerSource{}, Host{Now: now, Sockets: rows})
 	if len(found) != 1 || found[0].Confidence != Possible || len(found[0].Evidence.Missing) != 1 {
 		t.Errorf("without listeners and ports: %+v", found)
 	}
@@ -133,7 +133,7 @@ func TestTimeWaitFlood(t *testing.T) {
 // One source of 684 beside a database of 43, as on the SIP server.
 func TestEstablishedFlood(t *testing.T) {
 	rows := append(held(684, sockdiag.Established, "203.0.113.9"), held(43, sockdiag.Established, "10.1.2.3")...)
-	found := find(t, finder(PerSource{}), Host{Now: now, Sockets: append(rows, listener443())})
+	found := find(t, PerSource{}, Host{Now: now, Sockets: append(rows, listener443())})
 	checkSubjects(t, found, "203.0.113.9")
 	if found[0].Count != 684 || found[0].Limit != 60 || len(found[0].Evidence.Sockets) != 1 {
 		t.Errorf("got %+v", found[0])
@@ -144,7 +144,7 @@ func TestEstablishedFlood(t *testing.T) {
 func TestPerSourceAllowedInside(t *testing.T) {
 	d := PerSource{Sources: Sources{Allow: prefixes("2001:db8:7::1/128")}}
 	rows := append(held(70, sockdiag.Established, "2001:db8:7::1", "2001:db8:7::2"), listener443())
-	found := find(t, finder(d), Host{Now: now, Sockets: rows})
+	found := find(t, d, Host{Now: now, Sockets: rows})
 	checkSubjects(t, found, "2001:db8:7::/64")
 	if found[0].Count != 70 || found[0].Confidence != Possible || !mentions(fmt.Sprint(found[0].Evidence.Missing), "allowed address") {
 		t.Errorf("got %+v", found)
@@ -180,7 +180,7 @@ func TestPerSourceFlows(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := Host{Now: now, Flows: flows(tt.line, 61), Sockets: tt.sockets, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.80")}}
-			found := find(t, finder(PerSource{}), h)
+			found := find(t, PerSource{}, h)
 			if len(found) != tt.want || tt.want > 0 && (found[0].Subject != "203.0.113.5" || found[0].Count != 61) {
 				t.Errorf("got %v, want %d findings", found, tt.want)
 			}

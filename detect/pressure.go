@@ -3,229 +3,168 @@ package detect
 import (
 	"cmp"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 )
 
-// Pressure finds a connection tracking table that is getting full, and packets
-// it dropped. Host.Usage tells how full it is, and against Host.Earlier how fast
-// it fills; the flows tell of what; Host.Stats against Host.Earlier tells what
-// was dropped between the two looks. Without an earlier look the drops are those
-// since the namespace was made, which may be long ago: Info at most.
+// Pressure finds a conntrack table that is full, nearly full or filling, and
+// says of what: states, sources and services. It finds what it has cost already
+// by the counters and the log of the kernel, and hash chains that are too long.
 //
-// It keeps a counter for each state and service among the flows, of which it
-// counts 65536 services at most.
+// In a full table the kernel makes room for a new entry by dropping one that is
+// not [ASSURED] (early drop), of those in eight hash chains. If there is none
+// the packet is dropped before any rule sees it, and the log says "table full,
+// dropping packet". From 95 % on the garbage collector also removes [ASSURED]
+// entries of TCP connections that are closing.
+//
+// A share of the table needs Host.Usage, or the count and limit among the
+// Settings; how fast it fills needs Host.Earlier. A pass keeps 4096 sources and
+// as many services, in at most 1 MB; of more than 4096 each is counted up to
+// 1/4096 of all entries too low.
 type Pressure struct {
-	// Warn and Full are the shares of nf_conntrack_max from which the table is
-	// a warning and critical; 0 is 0.8 and 0.95.
-	Warn, Full float64
+	// Full is the share of nf_conntrack_max that is found, 0 to 1; 0 is 0.8.
+	// From 0.95 on it is Critical.
+	Full float64
+	// Filling is the share from which a table is found that will be full
+	// Within the given time at its present growth; 0 is 0.5, and 10 minutes.
+	Filling float64
+	Within  time.Duration
+	// Load is the average length of hash chains that is found; 0 is 8, which
+	// no kernel reaches with the sizes that it chooses.
+	Load float64
+	// Top is how many states, sources and services are named; 0 is 3.
+	Top int
 }
+
+// evicts is the share from which the garbage collector evicts (nf_conntrack_max95
+// in net/netfilter/nf_conntrack_core.c).
+const evicts = 0.95
 
 // Name returns "Pressure".
 func (Pressure) Name() string { return "Pressure" }
 
-// Look counts what the table is full of.
-func (d Pressure) Look(h *Host) Look {
-	p := &pressed{Pressure: d, host: h, states: make(map[flowState]uint64), services: make(map[flowService]uint64)}
-	return Look{Flow: p.flow, Findings: p.findings}
+// Look begins a pass.
+func (p Pressure) Look(h *Host) Look {
+	p.defaults()
+	t := newContents()
+	return Look{Flow: t.flow, Findings: func() []Finding {
+		var found []Finding
+		u := h.usage()
+		if f, ok := p.fullness(h, u, t); ok {
+			found = append(found, f)
+		}
+		if f, ok := p.chains(u); ok {
+			found = append(found, f)
+		}
+		return append(found, h.counters(u)...)
+	}}
 }
 
-type flowState struct {
-	proto conntrack.Proto
-	state conntrack.TCPState
+func (p *Pressure) defaults() {
+	p.Full = cmp.Or(p.Full, 0.8)
+	p.Filling = cmp.Or(p.Filling, 0.5)
+	p.Within = cmp.Or(p.Within, 10*time.Minute)
+	p.Load = cmp.Or(p.Load, 8)
+	p.Top = cmp.Or(p.Top, 3)
 }
 
-func (s flowState) String() string {
-	if s.proto == conntrack.ProtoTCP {
-		return s.state.String()
+// usage is Host.Usage or, if that is not known, what the settings say.
+func (h *Host) usage() conntrack.Usage {
+	u := h.Usage
+	s := h.Settings
+	if u != (conntrack.Usage{}) || !s.Has("nf_conntrack_count") || !s.Has("nf_conntrack_max") {
+		return u
 	}
-	return s.proto.String()
-}
-
-type flowService struct {
-	proto conntrack.Proto
-	port  uint16
-}
-
-func (s flowService) String() string { return fmt.Sprintf("%v port %d", s.proto, s.port) }
-
-const maxServices = 1 << 16
-
-type pressed struct {
-	Pressure
-	host     *Host
-	flows    uint64
-	kept     uint64 // assured, which early drop spares
-	states   map[flowState]uint64
-	services map[flowService]uint64
-}
-
-func (p *pressed) flow(f *conntrack.Flow) {
-	p.flows++
-	if f.Assured() {
-		p.kept++
+	u.Count, u.Max, u.Fields = s.Count, s.Max, conntrack.UsageMax
+	if s.Has("nf_conntrack_buckets") {
+		u.Buckets, u.Fields = s.Buckets, u.Fields|conntrack.UsageBuckets
 	}
-	p.states[flowState{f.Original.Proto, f.TCP.State}]++
-	service := flowService{f.Original.Proto, f.Original.DstPort}
-	if _, known := p.services[service]; known || len(p.services) < maxServices {
-		p.services[service]++
-	}
+	return u
 }
 
-func (p *pressed) findings() []Finding {
-	found := p.drops()
-	share, limited := p.host.Usage.Share()
-	if limited && share >= cmp.Or(p.Warn, 0.8) {
-		found = append(found, p.fill(share))
+// growth is by how many entries a second the table grows, and when it is full;
+// ok is false if it does not grow, or that is not known.
+func (h *Host) growth(u conntrack.Usage) (perSecond float64, full time.Duration, ok bool) {
+	elapsed, known := h.since()
+	before := h.Earlier.Usage
+	if !known || before == (conntrack.Usage{}) || u.Count <= before.Count {
+		return 0, 0, false
 	}
-	return found
+	perSecond = float64(u.Count-before.Count) / elapsed.Seconds()
+	left := float64(u.Max) - float64(u.Count)
+	return perSecond, time.Duration(min(max(left, 0)/perSecond, 1e9) * float64(time.Second)), true
 }
 
-// fill tells how full the table is.
-func (p *pressed) fill(share float64) Finding {
-	u := p.host.Usage
+func (p *Pressure) fullness(h *Host, u conntrack.Usage, t *contents) (Finding, bool) {
+	share, limited := u.Share()
+	rate, left, grows := h.growth(u)
+	soon := grows && share >= p.Filling && left <= p.Within
+	if !limited || share < p.Full && !soon {
+		return Finding{}, false
+	}
 	f := Finding{
-		Detector: "Pressure", Severity: Warning, Confidence: Certain, Subject: "the connection tracking table",
-		Count: u.Count, Limit: u.Max,
+		Detector: "Pressure", Severity: Warning, Confidence: Likely,
+		Subject: "conntrack table", Count: u.Count, Limit: u.Max,
 	}
-	if share >= cmp.Or(p.Full, 0.95) {
+	if share >= evicts {
 		f.Severity = Critical
 	}
 	entries, _ := u.Memory()
-	f.Cause = fmt.Sprintf("it holds %v, about %d MiB; when it is full, the packet of every new connection is dropped", u, entries>>20)
-	if left, ok := p.timeLeft(); ok {
-		f.Cause += fmt.Sprintf("; at the present rate that is in %v", left.Round(time.Second))
-		if !p.host.Now.IsZero() {
-			f.Until = p.host.Now.Add(left)
-		}
-	}
-	f.Cause += p.contents()
-	if p.flows == 0 {
-		f.Evidence.Missing = append(f.Evidence.Missing, "the flows: what it is full of")
+	f.Cause = fmt.Sprintf("the table has %d of %d entries (%s), %s of kernel memory", u.Count, u.Max, shareText(u.Count, u.Max), sizeText(entries))
+	switch {
+	case u.Count >= u.Max:
+		f.Cause += "; it is full: a new connection costs another its entry, or is dropped"
+	case grows:
+		f.Cause += fmt.Sprintf("; it grows by %.0f a second and is full in %s", rate, seconds(left))
 	}
 	f.Evidence.Settings = []Setting{{"net.netfilter.nf_conntrack_max", fmt.Sprint(u.Max)}}
-	f.Fix = append(p.shorten(), fmt.Sprintf("make room, at %d bytes an entry, which only delays it if one source fills the table: "+
-		"`sysctl -w net.netfilter.nf_conntrack_max=%d`", max(entries/max(u.Count, 1), 1), 2*u.Max))
-	return f
+	if _, known := h.since(); !known {
+		f.Evidence.Missing = append(f.Evidence.Missing, "an earlier reading of the usage: how fast it fills")
+	}
+	t.describe(&f, h, p.Top)
+	f.Fix = append(f.Fix, raise(u))
+	return f, true
 }
 
-// timeLeft is until the table is full, if it was looked at earlier and has
-// grown since.
-func (p *pressed) timeLeft() (time.Duration, bool) {
-	now, before := p.host.Usage, p.host.Earlier.Usage
-	passed := p.host.Now.Sub(p.host.Earlier.At)
-	if before == (conntrack.Usage{}) || passed <= 0 || now.Count <= before.Count || now.Count > now.Max {
-		return 0, false
+// raise is the command for a table of double size, and what it costs.
+func raise(u conntrack.Usage) string {
+	bigger := u
+	bigger.Count = 2 * u.Max
+	entries, _ := bigger.Memory()
+	fix := fmt.Sprintf("raise the limit, in the initial network namespace: `sysctl -w net.netfilter.nf_conntrack_max=%d`, "+
+		"which is %s when full", 2*u.Max, sizeText(entries))
+	if load, ok := bigger.Load(); ok && load > 4 {
+		fix += fmt.Sprintf(", with shorter chains: `sysctl -w net.netfilter.nf_conntrack_buckets=%d`", u.Max)
 	}
-	rate := float64(now.Count-before.Count) / passed.Seconds()
-	seconds := float64(now.Max-now.Count) / rate
-	const most = 365 * 24 * time.Hour
-	if seconds > most.Seconds() {
-		return 0, false
-	}
-	return time.Duration(seconds * float64(time.Second)), true
+	return fix + "; where a source fills the table this only delays it"
 }
 
-// contents says what the flows are.
-func (p *pressed) contents() string {
-	if p.flows == 0 {
-		return ""
+func (p *Pressure) chains(u conntrack.Usage) (Finding, bool) {
+	load, ok := u.Load()
+	if !ok || load < p.Load {
+		return Finding{}, false
 	}
-	return fmt.Sprintf("; of %d flows %s; by service %s; %d are not assured, and go first when it is full",
-		p.flows, most(p.states, 3), most(p.services, 3), p.flows-p.kept)
+	return Finding{
+		Detector: "Pressure", Severity: Warning, Confidence: Likely, Subject: "conntrack hash table",
+		Count: uint64(load), Limit: uint64(p.Load),
+		Cause: fmt.Sprintf("%d entries, two links each, are in %d hash chains: a look-up passes %.1f links on average, "+
+			"and Linux refuses what meets a chain of 50 to 79 (5.15 on)", u.Count, u.Buckets, load),
+		Fix: []string{fmt.Sprintf("more chains, in the initial network namespace: `sysctl -w net.netfilter.nf_conntrack_buckets=%d`",
+			max(u.Max, u.Count))},
+		Evidence: Evidence{Settings: []Setting{{"net.netfilter.nf_conntrack_buckets", fmt.Sprint(u.Buckets)}}},
+	}, true
 }
 
-// most lists the keys with the highest counts.
-func most[K interface {
-	comparable
-	fmt.Stringer
-}](counts map[K]uint64, n int) string {
-	keys := slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
-		return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(a.String(), b.String()))
-	})
-	var words []string
-	for _, k := range keys[:min(n, len(keys))] {
-		words = append(words, fmt.Sprintf("%d are %v", counts[k], k))
-	}
-	return strings.Join(words, ", ")
+// shareText writes a part of a whole in percent.
+func shareText(n, of uint64) string {
+	return fmt.Sprintf("%.0f %%", 100*float64(n)/float64(max(of, 1)))
 }
 
-// shorten is the advice to keep entries of the states that fill the table for
-// less time: of those that a shorter time harms least.
-func (p *pressed) shorten() []string {
-	var fixes []string
-	for _, s := range []struct {
-		state   conntrack.TCPState
-		seconds int
-	}{{conntrack.TCPTimeWait, 30}, {conntrack.TCPCloseWait, 30}, {conntrack.TCPFinWait, 30}, {conntrack.TCPSynRecv, 20}, {conntrack.TCPSynSent, 20}} {
-		n := p.states[flowState{conntrack.ProtoTCP, s.state}]
-		timeout := p.host.Settings.Timeouts.TCP(s.state)
-		if 4*n >= p.flows && n > 0 && timeout > time.Duration(s.seconds)*time.Second {
-			fixes = append(fixes, fmt.Sprintf("keep entries in %v for less than %s: `sysctl -w %s=%d`",
-				s.state, seconds(timeout), timeoutName(s.state), s.seconds))
-		}
+// sizeText writes a number of bytes in MiB, or KiB where it is less than ten.
+func sizeText(n uint64) string {
+	if n < 10<<20 {
+		return fmt.Sprintf("%d KiB", n>>10)
 	}
-	return append(fixes, "find who fills it: PerSource")
-}
-
-// drops tells of counters that say that packets were lost.
-func (p *pressed) drops() []Finding {
-	if len(p.host.Stats) == 0 {
-		return nil
-	}
-	now := conntrack.Total(p.host.Stats)
-	recent := len(p.host.Earlier.Stats) > 0
-	if recent {
-		now = now.Sub(conntrack.Total(p.host.Earlier.Stats))
-	}
-	var found []Finding
-	for _, c := range lossCounters {
-		if n := c.of(now); n > 0 {
-			found = append(found, p.loss(c, n, recent))
-		}
-	}
-	return found
-}
-
-// lossCounter is a counter of Stats that says that connections suffered.
-type lossCounter struct {
-	word     string
-	of       func(conntrack.Stats) uint64
-	severity Severity // when it was counted between two looks
-	cause    string
-	fix      string
-}
-
-var lossCounters = []lossCounter{
-	{"early_drop", func(s conntrack.Stats) uint64 { return s.EarlyDrop }, Critical,
-		"entries that were not assured were dropped to make room, for the table was full: connections in their handshake, and UDP, were lost",
-		"make room: raise `net.netfilter.nf_conntrack_max`, once it is known who fills the table (PerSource)"},
-	{"insert_failed", func(s conntrack.Stats) uint64 { return s.InsertFailed }, Warning,
-		"new entries could not be put into the table and their packets were dropped: two connections got the same port by source NAT, " +
-			"or one client sent twice from one port (two DNS queries at once)",
-		"have source NAT choose ports at random: `masquerade random-fully` in nftables, `--random-fully` in iptables; or give it more addresses"},
-	{"chaintoolong", func(s conntrack.Stats) uint64 { return s.ChainTooLong }, Warning,
-		"new entries were refused because their hash chain was too long: there are too few buckets for the table, or somebody aims at one",
-		"give each two entries a bucket: `sysctl -w net.netfilter.nf_conntrack_buckets=N`, in the initial namespace"},
-	{"drop", func(s conntrack.Stats) uint64 { return s.Drop - min(s.Drop, s.InsertFailed) }, Critical,
-		"packets were dropped for want of an entry: the table was full, or there was no memory (\"nf_conntrack: table full, dropping packet\")",
-		"make room: raise `net.netfilter.nf_conntrack_max`, once it is known who fills the table (PerSource)"},
-}
-
-func (p *pressed) loss(c lossCounter, n uint64, recent bool) Finding {
-	f := Finding{
-		Detector: "Pressure", Severity: c.severity, Confidence: Certain, Subject: "the tracker's counter " + c.word,
-		Count: n, Cause: fmt.Sprintf("%s = %d: %s", c.word, n, c.cause), Fix: []string{c.fix},
-	}
-	if recent {
-		f.Since = p.host.Earlier.At
-		return f
-	}
-	f.Severity, f.Confidence = Info, Possible
-	f.Evidence.Missing = []string{"an earlier look: whether it still happens"}
-	return f
+	return fmt.Sprintf("%d MiB", n>>20)
 }

@@ -107,8 +107,9 @@ func settings(t testing.TB, changed map[string]string) conntrack.Settings {
 }
 
 // find runs a detector, and checks that it is pure.
-func find(t *testing.T, detect func(Host) []Finding, h Host) []Finding {
+func find(t *testing.T, d Detector, h Host) []Finding {
 	t.Helper()
+	detect := func(h Host) []Finding { return Find(h, d) }
 	before := h
 	before.Flows, before.Sockets, before.Addrs = slices.Clone(h.Flows), slices.Clone(h.Sockets), slices.Clone(h.Addrs)
 	found := detect(h)

@@ -9,11 +9,6 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// finder makes a detector a function.
-func finder(d Detector) func(Host) []Finding {
-	return func(h Host) []Finding { return Find(h, d) }
-}
-
 func TestSource(t *testing.T) {
 	for _, tt := range []struct {
 		o          Sources
@@ -103,7 +98,7 @@ func TestEscalation(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := Host{Now: now, Sockets: append(held(tt.n, sockdiag.TimeWait, tt.remotes...), listener443())}
-			checkSubjects(t, find(t, finder(PerSource{Sources: tt.o}), h), tt.want...)
+			checkSubjects(t, find(t, PerSource{Sources: tt.o}, h), tt.want...)
 		})
 	}
 }
@@ -177,7 +172,7 @@ func TestRowAllocs(t *testing.T) {
 	}
 }
 
-func BenchmarkPerSource(b *testing.B)    { benchmark(b, finder(PerSource{}), 0) }
-func BenchmarkIdleFlood(b *testing.B)    { benchmark(b, finder(IdleFlood{Limit: 100}), 0) }
-func BenchmarkSynFlood(b *testing.B)     { benchmark(b, finder(SynFlood{}), 0) }
-func BenchmarkOutboundScan(b *testing.B) { benchmark(b, finder(OutboundScan{}), 0) }
+func BenchmarkPerSource(b *testing.B)    { benchmark(b, PerSource{}, 0) }
+func BenchmarkIdleFlood(b *testing.B)    { benchmark(b, IdleFlood{Limit: 100}, 0) }
+func BenchmarkSynFlood(b *testing.B)     { benchmark(b, SynFlood{}, 0) }
+func BenchmarkOutboundScan(b *testing.B) { benchmark(b, OutboundScan{}, 0) }

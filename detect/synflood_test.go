@@ -52,7 +52,7 @@ func TestSynFlood(t *testing.T) {
 		{"in all, more", SynFlood{Total: 254}, elsewhere(unmet(held(1, 0, addresses(255, "198.51.%d.1")...), 1)), "[]", []string{"all ports", "forged"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			found := find(t, finder(tt.d), Host{Now: now, Sockets: append(tt.rows, listener443())})
+			found := find(t, tt.d, Host{Now: now, Sockets: append(tt.rows, listener443())})
 			if tt.words == nil {
 				checkSubjects(t, found)
 				return
@@ -71,7 +71,7 @@ func TestSynFlood(t *testing.T) {
 // Rows without timers do not tell how old they are.
 func TestSynFloodAgeless(t *testing.T) {
 	rows := held(1, sockdiag.SynRecv, addresses(65, "198.51.100.%d")...)
-	found := find(t, finder(SynFlood{}), Host{Now: now, Sockets: rows})
+	found := find(t, SynFlood{}, Host{Now: now, Sockets: rows})
 	if len(found) != 1 || found[0].Confidence != Possible || !mentions(text(found[0].Evidence.Missing), "how long") {
 		t.Errorf("got %+v", found)
 	}
@@ -95,13 +95,13 @@ func TestSynFloodFlows(t *testing.T) {
 			f.Timeout = tt.left * time.Second
 			h.Flows = append(h.Flows, f)
 		}
-		found := find(t, finder(SynFlood{}), h)
+		found := find(t, SynFlood{}, h)
 		if got := len(found) == 1; got != (tt.want != Unknown) || got && found[0].Confidence != tt.want {
 			t.Errorf("%+v: %v", tt, found)
 		}
 		h.Addrs = []netip.Addr{netip.MustParseAddr("192.0.2.80")}
 		h.Sockets = []sockdiag.Socket{held(1, sockdiag.Established, "203.0.113.77")[0]}
-		if found := find(t, finder(SynFlood{}), h); len(found) != 0 {
+		if found := find(t, SynFlood{}, h); len(found) != 0 {
 			t.Errorf("the host's own: %v", found)
 		}
 	}

@@ -30,8 +30,8 @@ type detector struct {
 // detectors are what it looks for, with the incidents' own thresholds. Those
 // that need flows are left out where flows cannot be seen.
 var detectors = []detector{
-	{"Ghosts", true, detect.Ghosts},
-	{"LostFlows", true, detect.LostFlows},
+	{"Ghosts", true, with(detect.Ghosts{})},
+	{"LostFlows", true, with(detect.LostFlows{})},
 	{"PerSource", false, with(detect.PerSource{})},
 	{"IdleFlood", false, with(detect.IdleFlood{})},
 	{"SynFlood", false, with(detect.SynFlood{})},
@@ -39,6 +39,8 @@ var detectors = []detector{
 	{"Leaks", false, with(detect.Leaks{})},
 	{"AcceptQueue", false, with(detect.AcceptQueue{})},
 	{"Pressure", false, with(detect.Pressure{})},
+	{"PortReuse", true, with(detect.PortReuse{})},
+	{"PortSpace", true, with(detect.PortSpace{})},
 	{"Descriptors", false, with(detect.Descriptors{})},
 	{"Census", false, with(detect.Census{})},
 }

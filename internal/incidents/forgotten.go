@@ -48,7 +48,7 @@ func playForgotten(st *stage) error {
 	if err != nil {
 		return err
 	}
-	lost, found := finding(detect.LostFlows(seen), k.fromClient)
+	lost, found := finding(detect.Find(seen, detect.LostFlows{}), k.fromClient)
 	v, err := st.answerRefused(k)
 	if err != nil {
 		return err

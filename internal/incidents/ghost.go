@@ -137,12 +137,12 @@ func (st *stage) reusePort(l net.Listener, k *link, ghost conntrack.Flow) error 
 // detectGhost finds the ghost in the tables, and checks what was predicted
 // while the socket was in CLOSE_WAIT.
 func (st *stage) detectGhost(k *link, early detect.Host, ghost conntrack.Flow) error {
-	predicted, ok1 := finding(detect.LostFlows(early), k.fromServer)
+	predicted, ok1 := finding(detect.Find(early, detect.LostFlows{}), k.fromServer)
 	now, err := st.server.look(st.ctx)
 	if err != nil {
 		return err
 	}
-	ghosts := detect.Ghosts(now)
+	ghosts := detect.Find(now, detect.Ghosts{})
 	g, ok := finding(ghosts, k.fromServer)
 	st.result(Detect, nil, fmt.Sprintf("Ghosts: %s; while the socket was CLOSE_WAIT, LostFlows had predicted: %s",
 		told(g), told(predicted)),

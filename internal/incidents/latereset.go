@@ -52,7 +52,7 @@ func playLateReset(st *stage) error {
 		check{"ECONNRESET or EPIPE", errors.Is(reset, syscall.ECONNRESET) || errors.Is(reset, syscall.EPIPE)},
 		check{"the entry CLOSE, [ASSURED], the one of the connection", f.TCP.State == conntrack.TCPClose && f.Assured() &&
 			f.Original == k.fromClient})
-	ghosts, lost := detect.Ghosts(now), detect.LostFlows(now)
+	ghosts, lost := detect.Find(now, detect.Ghosts{}), detect.Find(now, detect.LostFlows{})
 	st.result(Detect, nil, fmt.Sprintf("the server's table is clean: %d ghosts, %d lost flows", len(ghosts), len(lost)),
 		check{"no ghost and no lost flow", len(ghosts)+len(lost) == 0})
 	st.result(Explain, &v, v.Summary,
