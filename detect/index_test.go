@@ -3,10 +3,10 @@ package detect
 import (
 	"iter"
 	"net/netip"
+	"reflect"
 	"runtime"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/sockdiag"
@@ -112,7 +112,7 @@ func BenchmarkIndex(b *testing.B) {
 
 // What an index takes of memory for each socket, as the documentation says.
 func TestIndexMemory(t *testing.T) {
-	if size := unsafe.Sizeof(carrier{}); size > 128 {
+	if size := reflect.TypeFor[carrier]().Size(); size > 128 {
 		t.Errorf("a carrier has %d bytes", size)
 	}
 	for _, tt := range []struct {

@@ -246,6 +246,8 @@ func TestClosedOverrun(t *testing.T) {
 			t.Fatalf("%v after %d drops", err, drops)
 		case drops > 0 && end.Socket.Local.Port() == portClosed4:
 			return
+		case drops == 0:
+			time.Sleep(50 * time.Millisecond) // slower than they come
 		}
 	}
 }
