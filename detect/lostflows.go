@@ -37,7 +37,7 @@ func (LostFlows) Name() string { return "LostFlows" }
 
 // Look begins a pass.
 func (l LostFlows) Look(h *Host) Look {
-	p := &lostPass{host: h, at: make(map[ends]int32), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
+	p := &lostPass{host: h, own: make(ownAddrs), at: make(map[ends]int32), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
 	return Look{Socket: p.socket, Flow: p.flow, Findings: p.findings}
 }
 
@@ -46,6 +46,7 @@ func (l LostFlows) Look(h *Host) Look {
 // of the host to itself.
 type lostPass struct {
 	host    *Host
+	own     ownAddrs // of the sockets: what comes from no such address is not looked up
 	at      map[ends]int32
 	sockets []carrier
 	ending  map[int32]conntrack.Flow
@@ -59,6 +60,7 @@ func (p *lostPass) socket(s *sockdiag.Socket) {
 	}
 	key := socketEnds(s)
 	if _, told := p.at[key]; !told {
+		p.own.add(s.Local.Addr())
 		p.at[key] = int32(len(p.sockets))
 		p.sockets = append(p.sockets, carry(key, s))
 	}
@@ -66,7 +68,7 @@ func (p *lostPass) socket(s *sockdiag.Socket) {
 
 func (p *lostPass) flow(f *conntrack.Flow) {
 	p.flows++
-	if f.Original.Proto != conntrack.ProtoTCP || len(p.at) == 0 {
+	if f.Original.Proto != conntrack.ProtoTCP {
 		return
 	}
 	p.entry(&f.Original, f)
@@ -75,6 +77,9 @@ func (p *lostPass) flow(f *conntrack.Flow) {
 
 // entry notes the flow for the socket that sends the tuple, if there is one.
 func (p *lostPass) entry(t *conntrack.Tuple, f *conntrack.Flow) {
+	if !p.own.has(t.Src) {
+		return
+	}
 	i, ok := p.at[tupleEnds(t)]
 	if !ok {
 		return

@@ -82,6 +82,9 @@ func (p *reusePass) flow(f *conntrack.Flow) {
 	if !refuses(f) || pickedUp(f) {
 		return
 	}
+	if !p.own.has(f.Original.Src) && !p.own.has(f.Reply.Src) {
+		return
+	}
 	if state, ok := p.sockets[tupleEnds(&f.Reply)]; ok {
 		if state == sockdiag.SynSent && p.list.room() {
 			p.list.found = append(p.list.found, p.host.inTheWay(f))

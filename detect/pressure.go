@@ -157,7 +157,9 @@ func (p *Pressure) chains(u conntrack.Usage) (Finding, bool) {
 }
 
 // shareText writes a part of a whole in percent.
-func shareText(n, of uint64) string { return fmt.Sprintf("%.0f %%", 100*float64(n)/float64(max(of, 1))) }
+func shareText(n, of uint64) string {
+	return fmt.Sprintf("%.0f %%", 100*float64(n)/float64(max(of, 1)))
+}
 
 // sizeText writes a number of bytes in MiB, or KiB where it is less than ten.
 func sizeText(n uint64) string {
