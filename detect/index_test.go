@@ -129,6 +129,28 @@ func TestIndexMemory(t *testing.T) {
 	}
 }
 
+// What Pressure and PortSpace keep is bounded whatever comes.
+func TestBoundedMemory(t *testing.T) {
+	for _, tt := range []struct {
+		d    Detector
+		most uint64
+	}{{Pressure{}, 1 << 20}, {PortSpace{}, 10 << 20}} {
+		h := Host{Now: now}
+		before := heap()
+		look := tt.d.Look(&h)
+		for f := range manyFlows(200_000) { // each from another source, of IPv6 to another /64
+			f.Reply.Src, f.Reply.Dst = f.Original.Src, f.Original.Dst
+			look.Flow(&f)
+		}
+		got := max(heap(), before) - before
+		t.Logf("%s: %d bytes", tt.d.Name(), got)
+		if got > tt.most {
+			t.Errorf("%s: %d bytes, want %d at most", tt.d.Name(), got, tt.most)
+		}
+		runtime.KeepAlive(look)
+	}
+}
+
 // retained is what a pass keeps for each of n sockets.
 func retained(t *testing.T, d Detector, n int) uint64 {
 	t.Helper()
