@@ -82,7 +82,7 @@ func (l *list) told(detector, what string) []Finding {
 		return l.found
 	}
 	return append(l.found, Finding{
-		Detector: detector, Severity: Warning, Confidence: Likely, Subject: "more " + what,
+		Detector: detector, Severity: Info, Confidence: Likely, Subject: "more " + what,
 		Count: l.more, Cause: "more of the same, not told one by one",
 	})
 }

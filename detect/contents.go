@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // contents is what a table is full of.
@@ -21,11 +22,25 @@ type contents struct {
 	kinds    [16 + 256]kind
 	services frequent[conntrack.Service]
 	sources  frequent[netKey]
+	// own are the networks of the host's own addresses, which nobody is told
+	// to ban.
+	own map[netKey]struct{}
 }
 
-func newContents() *contents {
+func newContents(h *Host) *contents {
 	const most = 4096
-	return &contents{services: newFrequent[conntrack.Service](most), sources: newFrequent[netKey](most)}
+	t := &contents{services: newFrequent[conntrack.Service](most), sources: newFrequent[netKey](most), own: make(map[netKey]struct{})}
+	for _, a := range h.Addrs {
+		t.own[netOf(a)] = struct{}{}
+	}
+	return t
+}
+
+func (t *contents) socket(s *sockdiag.Socket) {
+	k := netOf(s.Local.Addr())
+	if _, known := t.own[k]; !known {
+		t.own[k] = struct{}{}
+	}
 }
 
 // kind is a number of entries, and the first of them.
@@ -155,13 +170,15 @@ func shares[K comparable](top []counted[K], all uint64, name func(K) string) str
 	return strings.Join(words, ", ")
 }
 
-// ban names the sources that have a tenth of the table or more.
+// ban names the sources that have a tenth of the table or more, and are not the
+// host itself or its neighbours on the link.
 func (t *contents) ban(f *Finding, sources []counted[netKey]) {
 	for _, s := range sources {
-		if s.n*10 < t.flows {
+		p := s.key.prefix()
+		_, own := t.own[s.key]
+		if s.n*10 < t.flows || own || p.Addr().IsLoopback() || p.Contains(netip.IPv6Loopback()) || p.Addr().IsLinkLocalUnicast() {
 			continue
 		}
-		p := s.key.prefix()
 		f.Sources = append(f.Sources, p)
 		f.Fix = append(f.Fix, fmt.Sprintf("if nobody needs the %d entries from %v: ban it, then `%s`", s.n, p, deleteFrom(p)))
 	}

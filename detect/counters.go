@@ -21,7 +21,7 @@ type lossCounter struct {
 	fix   string
 }
 
-// counters are those of a pressed table. The first ones that lose packets.
+// counters are those of a table under pressure, the first of which lose packets.
 var counters = []lossCounter{
 	{
 		"drop", conntrack.StatDrop, func(s *conntrack.Stats) uint64 { return s.Drop - min(s.Drop, clashed(s)) }, Critical, 0,
@@ -42,6 +42,11 @@ var counters = []lossCounter{
 		"insert_failed", conntrack.StatInsertFailed, clashed, Warning, 1,
 		"new connections were dropped because their reply tuple was taken: two got the same port by source NAT, or one client sent twice from one port (DNS)",
 		"let NAT choose ports at random, `fully-random` in nft or `--random-fully` in iptables, and give it more addresses",
+	},
+	{
+		"invalid", conntrack.StatInvalid, func(s *conntrack.Stats) uint64 { return s.Invalid }, Info, 100,
+		"packets fitted no entry, or not its window: of connections that the tracker has forgotten, or sees one way only",
+		"have the kernel say why: `sysctl -w net.netfilter.nf_conntrack_log_invalid=255`",
 	},
 	{
 		"clash_resolve", conntrack.StatClashResolve, func(s *conntrack.Stats) uint64 { return s.ClashResolve }, Info, 100,

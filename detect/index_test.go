@@ -94,7 +94,7 @@ func pass(b *testing.B, d Detector, sockets, flows int) time.Duration {
 	return time.Since(start) / time.Duration(sockets+flows)
 }
 
-// Each detector beside the barePass pass over the same rows, in the same run.
+// Each detector beside the bare pass over the same rows, in the same run.
 func BenchmarkIndex(b *testing.B) {
 	const sockets, flows = 100_000, 1_000_000
 	for _, d := range []Detector{Ghosts{}, LostFlows{}, PortReuse{}, Pressure{}, PortSpace{}} {
@@ -105,7 +105,7 @@ func BenchmarkIndex(b *testing.B) {
 				spent += pass(b, d, sockets, flows)
 			}
 			b.ReportMetric(float64(spent-least)/float64(b.N), "ns-added/row")
-			b.ReportMetric(float64(least)/float64(b.N), "ns-barePass/row")
+			b.ReportMetric(float64(least)/float64(b.N), "ns-bare/row")
 		})
 	}
 }
@@ -126,6 +126,28 @@ func TestIndexMemory(t *testing.T) {
 				t.Errorf("%s: %d bytes for each of %d sockets, want %d at most", tt.d.Name(), got, n, tt.most)
 			}
 		}
+	}
+}
+
+// What Pressure and PortSpace keep is bounded whatever comes.
+func TestBoundedMemory(t *testing.T) {
+	for _, tt := range []struct {
+		d    Detector
+		most uint64
+	}{{Pressure{}, 1 << 20}, {PortSpace{}, 10 << 20}} {
+		h := Host{Now: now}
+		before := heap()
+		look := tt.d.Look(&h)
+		for f := range manyFlows(200_000) { // each from another source, of IPv6 to another /64
+			f.Reply.Src, f.Reply.Dst = f.Original.Src, f.Original.Dst
+			look.Flow(&f)
+		}
+		got := max(heap(), before) - before
+		t.Logf("%s: %d bytes", tt.d.Name(), got)
+		if got > tt.most {
+			t.Errorf("%s: %d bytes, want %d at most", tt.d.Name(), got, tt.most)
+		}
+		runtime.KeepAlive(look)
 	}
 }
 

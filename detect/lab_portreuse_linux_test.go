@@ -70,22 +70,21 @@ func TestLabPortReuse(t *testing.T) {
 		if len(found) != 1 || found[0].Detector != "PortReuse" || found[0].Confidence != detect.Likely || found[0].Evidence.Flows[0] != tcp(h.Flows)[0] {
 			t.Fatalf("got %v", found)
 		}
-		if err := again(t, client, port, l); err == nil {
+		if err := again(t, client, port, l, 2500*time.Millisecond); err == nil {
 			t.Error("a new connection from the port was not refused")
 		}
 		run(t, server, found[0].Fix[0])
-		if err := again(t, client, port, l); err != nil {
+		if err := again(t, client, port, l, 20*time.Second); err != nil {
 			t.Errorf("the entry was deleted: %v", err)
 		}
 		quiet(t, e.look(t, addr(server)))
 	})
 }
 
-// again connects from the port once more, for as long as the first SYN and its
-// retransmission are answered.
-func again(t *testing.T, client *lab.Host, port uint16, l net.Listener) error {
+// again connects from the port once more.
+func again(t *testing.T, client *lab.Host, port uint16, l net.Listener, wait time.Duration) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
 	c, err := client.Dial(ctx, "tcp", netip.AddrPortFrom(netip.Addr{}, port), l.Addr().(*net.TCPAddr).AddrPort(), &lab.DialOptions{ReuseAddr: true})
 	if err != nil {

@@ -130,6 +130,6 @@ func (h *Host) clashes(f *Finding) {
 	d := delta(h.Stats, h.Earlier.Stats)
 	if n := clashed(&d); n > 0 {
 		f.Severity = Critical
-		f.Cause += fmt.Sprintf("; insert_failed counted %d in the last %s", n, seconds(elapsed))
+		f.Cause += fmt.Sprintf("; insert_failed counted %d in the last %s, of all addresses and services", n, seconds(elapsed))
 	}
 }

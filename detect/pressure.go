@@ -21,7 +21,8 @@ import (
 // A share of the table needs Host.Usage, or the count and limit among the
 // Settings; how fast it fills needs Host.Earlier. A pass keeps 4096 sources and
 // as many services, in at most 1 MB; of more than 4096 each is counted up to
-// 1/4096 of all entries too low.
+// 1/4096 of all entries too low. The host's own addresses are never among those to
+// ban: they are Host.Addrs, and the local addresses of sockets.
 type Pressure struct {
 	// Full is the share of nf_conntrack_max that is found, 0 to 1; 0 is 0.8.
 	// From 0.95 on it is Critical.
@@ -47,8 +48,8 @@ func (Pressure) Name() string { return "Pressure" }
 // Look begins a pass.
 func (p Pressure) Look(h *Host) Look {
 	p.defaults()
-	t := newContents()
-	return Look{Flow: t.flow, Findings: func() []Finding {
+	t := newContents(h)
+	return Look{Socket: t.socket, Flow: t.flow, Findings: func() []Finding {
 		var found []Finding
 		u := h.usage()
 		if f, ok := p.fullness(h, u, t); ok {
