@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	".": {},
 
 	"conntrack": {"internal/nfnl", unix},
-	"sockdiag":  {"internal/nfnl", unix},
+	"sockdiag":  {"internal/nfnl", "internal/record", unix},
 
 	"detect":        {"conntrack", "sockdiag"}, // their values: it opens no socket
 	"detect/packet": {},
@@ -49,6 +49,7 @@ var arrows = map[string][]string{
 	"internal/nfnl":          {"unsafe", netlink, unix},
 	"internal/nfnl/nfnltest": {"internal/nfnl"},
 	"internal/nft":           {"internal/nfnl", unix},
+	"internal/record":        {},
 	"internal/lab":           {"internal/nfnl", "internal/nft", unix},
 	"internal/incidents":     append(public(), "internal/lab", "internal/nft", unix),
 }
