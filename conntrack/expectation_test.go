@@ -20,7 +20,7 @@ const dirExpect = "testdata/expect"
 func capturedExpectation(t testing.TB, name string) Expectation {
 	t.Helper()
 	var e Expectation
-	must(t, decodeExpectation(fixture.Read(t, dirExpect+"/"+name+".hex"), &e))
+	must(t, decodeExpectation(fixture.Netlink(t, dirExpect+"/"+name+".hex", nfgenmsgLen), &e))
 	return e
 }
 
@@ -50,7 +50,7 @@ func TestDecodeExpectation(t *testing.T) {
 // have.
 func TestDecodeExpectationAllocates(t *testing.T) {
 	for _, name := range fixture.Names(t, dirExpect) {
-		b := fixture.Read(t, dirExpect+"/"+name+".hex")
+		b := fixture.Netlink(t, dirExpect+"/"+name+".hex", nfgenmsgLen)
 		var e Expectation
 		if n := testing.AllocsPerRun(100, func() { _ = decodeExpectation(b, &e) }); n != 0 || e.Helper == "" {
 			t.Errorf("%s: %v allocations", name, n)
@@ -93,7 +93,7 @@ func TestDecodeExpectationErrors(t *testing.T) {
 // the zero Expectation, and that what can be made decodes to the same.
 func FuzzDecodeExpectation(f *testing.F) {
 	for _, name := range fixture.Names(f, dirExpect) {
-		f.Add(fixture.Read(f, dirExpect+"/"+name+".hex"))
+		f.Add(fixture.Netlink(f, dirExpect+"/"+name+".hex", nfgenmsgLen))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e := Expectation{ID: 1, Helper: "ftp"}
@@ -166,7 +166,7 @@ func TestExpectationDeleteIsNeverAFlush(t *testing.T) {
 // another value than it tells.
 func TestExpectationDeleteOldKernels(t *testing.T) {
 	e := capturedExpectation(t, "ftp-port")
-	data := fixture.Read(t, dirExpect+"/ftp-port.hex")
+	data := fixture.Netlink(t, dirExpect+"/ftp-port.hex", nfgenmsgLen)
 	there, others := true, false
 	c, _ := fake(t, func(r nfnltest.Request) [][]byte {
 		asked := Expectation{}
@@ -215,7 +215,7 @@ func TestCreateExpectationRefuses(t *testing.T) {
 // TestExpectationEventStream has the kernel tell of one that comes, one that
 // goes, a loss, and what cannot be read.
 func TestExpectationEventStream(t *testing.T) {
-	data := fixture.Read(t, dirExpect+"/ftp-port.hex")
+	data := fixture.Netlink(t, dirExpect+"/ftp-port.hex", nfgenmsgLen)
 	c, peer := fake(t, silent)
 	opts := &ExpectationEventOptions{Ready: func() {
 		peer.Multicast(4, nfnltest.Message(0x200, nfnl.Create|nfnl.Exclude, 0, data))
@@ -337,7 +337,7 @@ func FuzzParseExpectation(f *testing.F) {
 }
 
 func BenchmarkDecodeExpectation(b *testing.B) {
-	data := fixture.Read(b, dirExpect+"/ftp-translated.hex")
+	data := fixture.Netlink(b, dirExpect+"/ftp-translated.hex", nfgenmsgLen)
 	var e Expectation
 	b.ReportAllocs()
 	for b.Loop() {

@@ -154,7 +154,7 @@ func TestEventFiltersLoose(t *testing.T) {
 	everything := passing(t, c, nil)
 	filtered := make(map[string]*recorder)
 	for name, f := range looseFilters {
-		filtered[name] = record(t, c, EventOptions{Filter: &f})
+		filtered[name] = recordEvents(t, c, EventOptions{Filter: &f})
 	}
 	matched := make(map[string]int)
 	for made := range slices.Chunk(variety(), 60) {

@@ -14,8 +14,8 @@ type recorder struct {
 	seen   map[Tuple][]Event
 }
 
-// record keeps the events of a Conn from now on until the test ends.
-func record(t *testing.T, c *Conn, opts EventOptions) *recorder {
+// recordEvents keeps the events of a Conn from now on until the test ends.
+func recordEvents(t *testing.T, c *Conn, opts EventOptions) *recorder {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &recorder{make(chan Event, 1000), make(map[Tuple][]Event)}
@@ -67,7 +67,7 @@ func (r *recorder) await(t *testing.T, tuple Tuple) []Event {
 func TestEventsOfConnection(t *testing.T) {
 	s := newStage(t)
 	c := dialHost(t, s.client)
-	events := record(t, c, EventOptions{Filter: &Filter{Proto: ProtoTCP}})
+	events := recordEvents(t, c, EventOptions{Filter: &Filter{Proto: ProtoTCP}})
 	s.talk(s.connect(s.server.Addr4(), portOpen))
 	flows, err := all(t, c, &Filter{Proto: ProtoTCP})
 	if err != nil || len(flows) != 1 || flows[0].TCP.State != TCPEstablished {
@@ -100,7 +100,7 @@ func TestEventsOfConnection(t *testing.T) {
 // TestEventsExpiry ends entries by deletion and by letting their time run out.
 func TestEventsExpiry(t *testing.T) {
 	c, _ := emptyTable(t)
-	events := record(t, c, EventOptions{Types: []EventType{EventNew, EventDestroy}})
+	events := recordEvents(t, c, EventOptions{Types: []EventType{EventNew, EventDestroy}})
 	long, short := entry(tupleTCP), entry(tupleTCP)
 	short.Original.SrcPort++
 	short.Reply.DstPort++

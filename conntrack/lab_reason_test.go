@@ -28,7 +28,7 @@ func (r *recorder) ended(t *testing.T, tuple Tuple) Event {
 func TestReasons(t *testing.T) {
 	s := newStage(t)
 	c := dialHost(t, s.client)
-	events := record(t, c, EventOptions{Filter: &Filter{Proto: ProtoTCP}})
+	events := recordEvents(t, c, EventOptions{Filter: &Filter{Proto: ProtoTCP}})
 
 	deleted := create(t, c, entry(tupleTCP))[0]
 	must(t, c.Delete(within(t), deleted))
@@ -90,7 +90,7 @@ func (s *stage) reopened(t *testing.T, c *Conn) (first, second Flow) {
 func TestEventTime(t *testing.T) {
 	c, h := emptyTable(t)
 	must(t, h.SetSysctl("net.netfilter.nf_conntrack_timestamp", "1"))
-	events := record(t, c, EventOptions{})
+	events := recordEvents(t, c, EventOptions{})
 	before := Timestamp(time.Now().UnixNano())
 	flow := create(t, c, entry(tupleTCP))[0]
 	must(t, c.Delete(within(t), flow))
@@ -161,7 +161,7 @@ func TestEventsAgainstTool(t *testing.T) {
 	for i, which := range []string{"NEW,UPDATES,DESTROY", "NEW"} {
 		s.shows(which, files[i])
 	}
-	events := record(t, c, EventOptions{})
+	events := recordEvents(t, c, EventOptions{})
 	for end := time.Now().Add(patience); listeners(t, s.client) < 3; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d listeners", listeners(t, s.client))

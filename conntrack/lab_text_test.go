@@ -82,7 +82,7 @@ func TestEventTextAgainstTool(t *testing.T) {
 	s := newStage(t)
 	lab.Tool(t, "conntrack")
 	c := dialHost(t, s.client)
-	events := record(t, c, EventOptions{})
+	events := recordEvents(t, c, EventOptions{})
 	began := time.Now()
 	lines := s.toolEvents(t, func() {
 		s.talk(s.connect(s.server.Addr4(), portTranslated))

@@ -120,7 +120,7 @@ func TestPolicyInUse(t *testing.T) {
 }
 
 func TestDecodePolicy(t *testing.T) {
-	b := fixture.Read(t, "testdata/policy/tcp.hex")
+	b := fixture.Netlink(t, "testdata/policy/tcp.hex", nfgenmsgLen)
 	want := TimeoutPolicy{Name: "keep", Family: FamilyIPv4, Proto: ProtoTCP, Use: 1, Timeouts: Timeouts{
 		TCPSynSent: 2 * time.Minute, TCPSynRecv: time.Minute, TCPEstablished: 7 * time.Hour, TCPFinWait: 2 * time.Minute,
 		TCPCloseWait: time.Minute, TCPLastAck: 30 * time.Second, TCPTimeWait: 2 * time.Minute, TCPClose: 10 * time.Second,
@@ -181,7 +181,7 @@ func TestPolicyRefused(t *testing.T) {
 // FuzzDecodePolicy checks that no bytes panic, that an error comes with the
 // zero TimeoutPolicy, and that what can be made decodes to the same.
 func FuzzDecodePolicy(f *testing.F) {
-	f.Add(fixture.Read(f, "testdata/policy/tcp.hex"))
+	f.Add(fixture.Netlink(f, "testdata/policy/tcp.hex", nfgenmsgLen))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p := TimeoutPolicy{Use: 7}
 		if err := decodePolicy(b, &p); err != nil {

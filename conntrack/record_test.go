@@ -154,8 +154,8 @@ func TestReplayErrors(t *testing.T) {
 		"too many":       {head + flow + flow + end, io.ErrUnexpectedEOF, "line 4: 2 flows, but 1 were recorded: unexpected EOF", 2},
 		"goes on":        {head + flow + end + flow, nil, "line 4: goes on after its end", 1},
 		"in part":        {head + flow + `{"end":{"flows":1,"error":"no more"}}`, nil, "line 3: recorded in part: no more", 1},
-		"a wrong type":   {head + flow + tuple + `,"mark":"1"}`, nil, "line 3: mark: string is no uint32", 1},
-		"no flow":        {head + "{}", nil, "line 2: original: is missing", 0},
+		"a wrong type":   {head + flow + tuple + `,"mark":"1"}`, nil, "line 3: conntrack: JSON: mark: string is no uint32", 1},
+		"no flow":        {head + "{}", nil, "line 2: conntrack: JSON: original: is missing", 0},
 		"an empty line":  {head + "\n" + flow + end, io.ErrUnexpectedEOF, "line 2: unexpected EOF: unexpected end of JSON input", 0},
 		"a long line":    {head + flow + strings.Repeat(" ", maxLine+1), bufio.ErrTooLong, "line 3: bufio.Scanner: token too long", 1},
 	}

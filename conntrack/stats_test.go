@@ -16,7 +16,7 @@ import (
 
 // TestStatsMerge has the two dumps come in different orders.
 func TestStatsMerge(t *testing.T) {
-	cpu, expect := fixture.Read(t, "testdata/stats/cpu.hex"), fixture.Read(t, "testdata/stats/expect.hex")
+	cpu, expect := fixture.Netlink(t, "testdata/stats/cpu.hex", nfgenmsgLen), fixture.Netlink(t, "testdata/stats/expect.hex", nfgenmsgLen)
 	other := slices.Clone(expect)
 	other[3] = 0 // nfgenmsg.res_id
 	c, _ := fake(t, func(r nfnltest.Request) [][]byte {
@@ -128,8 +128,8 @@ func TestReadStatsErrors(t *testing.T) {
 
 // FuzzStats checks both readers: nothing panics, and an error comes alone.
 func FuzzStats(f *testing.F) {
-	f.Add(fixture.Read(f, "testdata/stats/cpu.hex"), "entries insert_failed\n1 2\n")
-	f.Add(fixture.Read(f, "testdata/stats/expect.hex"), "insert_failed drop\n")
+	f.Add(fixture.Netlink(f, "testdata/stats/cpu.hex", nfgenmsgLen), "entries insert_failed\n1 2\n")
+	f.Add(fixture.Netlink(f, "testdata/stats/expect.hex", nfgenmsgLen), "insert_failed drop\n")
 	f.Fuzz(func(t *testing.T, b []byte, text string) {
 		for _, kind := range []uint16{0, ctaExpectStat} {
 			if cpus, err := addStats(nil, b, kind); err == nil && len(cpus) != 1 {
@@ -143,7 +143,7 @@ func FuzzStats(f *testing.F) {
 }
 
 func TestUsageDecode(t *testing.T) {
-	data := fixture.Read(t, "testdata/stats/usage.hex")
+	data := fixture.Netlink(t, "testdata/stats/usage.hex", nfgenmsgLen)
 	for name, tt := range map[string]struct {
 		data []byte
 		want Usage

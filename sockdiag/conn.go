@@ -21,6 +21,7 @@ type Config struct {
 // another.
 type Conn struct {
 	nl   *nfnl.Conn
+	here bool                     // Config.NetNS was empty
 	last atomic.Pointer[answered] // the last Snapshot's
 
 	refused atomic.Uint32 // what the kernel does not take in bytecode: optional
@@ -39,7 +40,7 @@ func Dial(cfg *Config) (*Conn, error) {
 	if err != nil {
 		return nil, dialError(err)
 	}
-	return &Conn{nl: nl}, nil
+	return &Conn{nl: nl, here: cfg.NetNS == ""}, nil
 }
 
 // Close ends what is under way and frees the sockets. Every call after it,

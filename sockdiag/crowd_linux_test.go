@@ -36,6 +36,7 @@ func (c *crowded) close() {
 	for _, fd := range c.fds {
 		_ = unix.Close(fd) // nothing to lose
 	}
+	c.fds = nil
 }
 
 // fill makes n sockets in the thread's namespace, over three listeners so that

@@ -13,12 +13,17 @@ import (
 //
 //   - net.ErrClosed after Close;
 //   - the context's error when that ended the call;
-//   - fs.ErrNotExist when the network namespace's path is gone;
+//   - fs.ErrNotExist when the network namespace's path is gone, or the socket to
+//     destroy, or the process;
 //   - fs.ErrPermission when the kernel refuses, the text naming what it takes;
 //   - errors.ErrUnsupported when the kernel has no sock_diag for the protocol, the
-//     text naming the module to load, and on every system but Linux.
+//     text naming the module to load, or cannot destroy such a socket, and on every
+//     system but Linux;
+//   - ErrProtected when a socket may be destroyed only if asked for;
+//   - ErrOverrun, among closed sockets, when some were lost.
 type OpError struct {
-	// Op is what was tried: "dial", "dump tcp IPv4", "close".
+	// Op is what was tried: "dial", "dump tcp IPv4", "destroy", "closed",
+	// "owners", "cgroups", "descriptors", "close".
 	Op string
 	// Err is why it failed.
 	Err error

@@ -193,8 +193,8 @@ func TestFilterInKernel(t *testing.T) {
 func selectedBoth(t *testing.T, c *Conn, f Filter) (kernel, here []uint64) {
 	t.Helper()
 	for range 3 {
-		kernel = cookies(snapshot(t, c, Query{Filter: f}), Filter{})
-		here = cookies(snapshot(t, c, Query{}), f)
+		kernel = matching(snapshot(t, c, Query{Filter: f}), Filter{})
+		here = matching(snapshot(t, c, Query{}), f)
 		if slices.Equal(kernel, here) {
 			break
 		}
@@ -202,7 +202,7 @@ func selectedBoth(t *testing.T, c *Conn, f Filter) (kernel, here []uint64) {
 	return kernel, here
 }
 
-func cookies(sockets []Socket, f Filter) (sorted []uint64) {
+func matching(sockets []Socket, f Filter) (sorted []uint64) {
 	for _, s := range sockets {
 		if f.Match(&s) && s.Local.Port() != portBound {
 			sorted = append(sorted, s.Cookie)

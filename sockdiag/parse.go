@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// token is a word of a line.
-type token struct {
+// lineWord is a word of a line.
+type lineWord struct {
 	text string
 	col  int // in bytes, from 1
 }
@@ -15,7 +15,7 @@ type token struct {
 // lineParser reads the words of one socket. The first fault stays.
 type lineParser struct {
 	n, end  int // of the line: its number, and where it ends
-	words   []token
+	words   []lineWord
 	line    Line
 	details Details
 	err     error
@@ -26,13 +26,13 @@ type lineParser struct {
 }
 
 // split makes words of s, which begins in the column after at.
-func split(s string, at int) (words []token) {
+func split(s string, at int) (words []lineWord) {
 	start := -1
 	for i := 0; i <= len(s); i++ {
 		blank := i == len(s) || s[i] == ' ' || s[i] == '\t' || s[i] == '\r'
 		switch {
 		case blank && start >= 0:
-			words, start = append(words, token{s[start:i], at + start + 1}), -1
+			words, start = append(words, lineWord{s[start:i], at + start + 1}), -1
 		case !blank && start < 0:
 			start = i
 		}
@@ -40,27 +40,27 @@ func split(s string, at int) (words []token) {
 	return words
 }
 
-func (p *lineParser) fail(t token, msg string) {
+func (p *lineParser) fail(t lineWord, msg string) {
 	if p.err == nil {
 		p.err = &ParseError{Line: p.n, Column: t.col, Token: t.text, Msg: msg}
 	}
 }
 
 // peek returns a word ahead; that behind the last is empty.
-func (p *lineParser) peek(ahead int) token {
+func (p *lineParser) peek(ahead int) lineWord {
 	if ahead < len(p.words) {
 		return p.words[ahead]
 	}
-	return token{"", p.end + 1}
+	return lineWord{"", p.end + 1}
 }
 
-func (p *lineParser) next() token {
+func (p *lineParser) next() lineWord {
 	t := p.peek(0)
 	p.words = p.words[min(1, len(p.words)):]
 	return t
 }
 
-func (p *lineParser) number(t token, base, bits int) uint64 {
+func (p *lineParser) number(t lineWord, base, bits int) uint64 {
 	n, err := strconv.ParseUint(t.text, base, bits)
 	if err != nil {
 		p.fail(t, "is no number of "+strconv.Itoa(bits)+" bits")
@@ -107,7 +107,7 @@ func (p *lineParser) finish() {
 
 // ends sets the addresses, which are of one family, 0 for that of the local
 // one.
-func (p *lineParser) ends(local, remote token, f Family) {
+func (p *lineParser) ends(local, remote lineWord, f Family) {
 	s := &p.line.Socket
 	if f == 0 {
 		f = IPv4
@@ -121,13 +121,13 @@ func (p *lineParser) ends(local, remote token, f Family) {
 	s.Remote = p.addr(remote, f)
 	p.line.Device = device
 	if n, ok := strings.CutPrefix(device, "if"); ok && isNumber(n) { // ll_index_to_name
-		s.Interface = uint32(p.number(token{n, local.col}, 10, 32))
+		s.Interface = uint32(p.number(lineWord{n, local.col}, 10, 32))
 	}
 }
 
 // addr reads 192.0.2.1:80, [2001:db8::1]:80, 2001:db8::1:80,
 // [fe80::1]%eth0:80, *:80 and 0.0.0.0:*. The device goes to the line.
-func (p *lineParser) addr(t token, f Family) netip.AddrPort {
+func (p *lineParser) addr(t lineWord, f Family) netip.AddrPort {
 	i := strings.LastIndexByte(t.text, ':')
 	if i < 0 {
 		p.fail(t, "is no address and port")
@@ -152,7 +152,7 @@ func (p *lineParser) addr(t token, f Family) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), port)
 }
 
-func (p *lineParser) port(t token, s string) uint16 {
+func (p *lineParser) port(t lineWord, s string) uint16 {
 	if s == "*" {
 		return 0
 	}
@@ -165,7 +165,7 @@ func (p *lineParser) port(t token, s string) uint16 {
 
 // state reads a TCP state in the words of ss or netstat, or as State writes
 // one without a word.
-func (p *lineParser) state(t token) State {
+func (p *lineParser) state(t lineWord) State {
 	s, err := ParseState(t.text)
 	if err != nil {
 		p.fail(t, "is no state")

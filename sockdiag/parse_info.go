@@ -14,7 +14,7 @@ var ssOptions = map[string]uint8{
 
 // ssWord reads a word that is no key with a value: an option, a rate and its
 // value, a congestion control, a ULP, or <-> and its like.
-func (p *lineParser) ssWord(t token) {
+func (p *lineParser) ssWord(t lineWord) {
 	s := &p.line.Socket
 	switch t.text {
 	case "<->", "-->", "<--", "---":
@@ -37,7 +37,7 @@ func shutdownOf(arrow string) (bits uint8) {
 	return bits
 }
 
-func (p *lineParser) infoWord(t token) {
+func (p *lineParser) infoWord(t lineWord) {
 	i := &p.line.Info
 	ulp, isULP := strings.CutPrefix(t.text, "tcp-ulp-")
 	switch {
@@ -72,18 +72,18 @@ func (p *lineParser) told(part InfoFields) {
 	p.seen.info, p.seen.keys, p.seen.parts = true, true, max(p.seen.parts, part)
 }
 
-func (p *lineParser) pacing(t token) {
+func (p *lineParser) pacing(t lineWord) {
 	i := &p.line.Info
 	rate, limit, ok := strings.Cut(t.text, "/")
-	i.PacingRate = p.rate(token{rate, t.col})
+	i.PacingRate = p.rate(lineWord{rate, t.col})
 	if ok {
-		i.MaxPacingRate = p.rate(token{limit, t.col + len(rate) + 1})
+		i.MaxPacingRate = p.rate(lineWord{limit, t.col + len(rate) + 1})
 	}
 	p.told(InfoPacing)
 }
 
 // rate reads bits per second, 1.2Gbps or, of ss -n, 1234567890bps, as bytes.
-func (p *lineParser) rate(t token) uint64 {
+func (p *lineParser) rate(t lineWord) uint64 {
 	s, ok := strings.CutSuffix(t.text, "bps")
 	if n, err := strconv.ParseUint(s, 10, 64); ok && err == nil {
 		return n / 8
@@ -106,7 +106,7 @@ func (p *lineParser) rate(t token) uint64 {
 }
 
 // infoValue reads a key of -i. What it does not know is skipped.
-func (p *lineParser) infoValue(key string, v token) {
+func (p *lineParser) infoValue(key string, v lineWord) {
 	i := &p.line.Info
 	if k, ok := ssInfoKeys[key]; ok {
 		p.told(k.part)
@@ -120,8 +120,8 @@ func (p *lineParser) infoValue(key string, v token) {
 		i.RTO = p.millis(InfoBase, v)
 	case "rtt":
 		rtt, mdev, _ := strings.Cut(v.text, "/")
-		i.RTT = p.millis(InfoBase, token{rtt, v.col})
-		i.RTTVar = p.millis(InfoBase, token{mdev, v.col + len(rtt) + 1})
+		i.RTT = p.millis(InfoBase, lineWord{rtt, v.col})
+		i.RTTVar = p.millis(InfoBase, lineWord{mdev, v.col + len(rtt) + 1})
 	case "ato":
 		i.ATO = p.millis(InfoBase, v)
 	case "rcv_rtt":
@@ -143,7 +143,7 @@ func (p *lineParser) infoValue(key string, v token) {
 	}
 }
 
-func (p *lineParser) infoNumber(k infoKey, v token) {
+func (p *lineParser) infoNumber(k infoKey, v lineWord) {
 	switch to := k.ptr(&p.line.Info).(type) {
 	case *uint8:
 		*to = uint8(p.number(v, 10, 8))
@@ -157,7 +157,7 @@ func (p *lineParser) infoNumber(k infoKey, v token) {
 }
 
 // millis reads milliseconds with a fraction.
-func (p *lineParser) millis(part InfoFields, v token) time.Duration {
+func (p *lineParser) millis(part InfoFields, v lineWord) time.Duration {
 	p.told(part)
 	ms, err := strconv.ParseFloat(v.text, 64)
 	if err != nil || !(ms >= 0 && ms < 1<<32) {
@@ -168,32 +168,32 @@ func (p *lineParser) millis(part InfoFields, v token) time.Duration {
 }
 
 // limited reads 12ms and 12ms(3.4%).
-func (p *lineParser) limited(v token) time.Duration {
+func (p *lineParser) limited(v lineWord) time.Duration {
 	p.told(InfoLimits)
 	s, _, _ := strings.Cut(v.text, "ms")
-	n := p.number(token{s, v.col}, 10, 64)
+	n := p.number(lineWord{s, v.col}, 10, 64)
 	return time.Duration(min(n, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
 }
 
-func (p *lineParser) wscale(v token) {
+func (p *lineParser) wscale(v lineWord) {
 	i := &p.line.Info
 	snd, rcv, _ := strings.Cut(v.text, ",")
-	i.SndWscale = uint8(p.number(token{snd, v.col}, 10, 4))
-	i.RcvWscale = uint8(p.number(token{rcv, v.col + len(snd) + 1}, 10, 4))
+	i.SndWscale = uint8(p.number(lineWord{snd, v.col}, 10, 4))
+	i.RcvWscale = uint8(p.number(lineWord{rcv, v.col + len(snd) + 1}, 10, 4))
 	i.Options |= OptWscale
 	p.told(InfoBase)
 }
 
-func (p *lineParser) retrans(v token) {
+func (p *lineParser) retrans(v lineWord) {
 	i := &p.line.Info
 	now, all, _ := strings.Cut(v.text, "/")
-	i.Retrans = uint32(p.number(token{now, v.col}, 10, 32))
-	i.TotalRetrans = uint32(p.number(token{all, v.col + len(now) + 1}, 10, 32))
+	i.Retrans = uint32(p.number(lineWord{now, v.col}, 10, 32))
+	i.TotalRetrans = uint32(p.number(lineWord{all, v.col + len(now) + 1}, 10, 32))
 	p.told(InfoBase)
 }
 
 // subflow reads 5a2f(id:1)/77e0(id:0), remote and local.
-func (p *lineParser) subflow(v token) {
+func (p *lineParser) subflow(v lineWord) {
 	m := &p.details.MPTCP
 	remote, local, _ := strings.Cut(v.text, "/")
 	for _, end := range []struct {
@@ -206,18 +206,18 @@ func (p *lineParser) subflow(v token) {
 			p.fail(v, "is no token of MPTCP")
 			return
 		}
-		*end.token = uint32(p.number(token{number, v.col}, 16, 32))
-		*end.id = uint8(p.number(token{id, v.col}, 10, 8))
+		*end.token = uint32(p.number(lineWord{number, v.col}, 16, 32))
+		*end.id = uint8(p.number(lineWord{id, v.col}, 10, 8))
 	}
 }
 
 // congestionView reads what bbr:(…) and dctcp:(…) hold.
-func (p *lineParser) congestionView(key string, v token) {
+func (p *lineParser) congestionView(key string, v lineWord) {
 	var bbr BBRInfo
 	dctcp := DCTCPInfo{Enabled: true}
 	for f := range strings.SplitSeq(v.text, ",") {
 		name, text, _ := strings.Cut(f, ":")
-		w := token{text, v.col}
+		w := lineWord{text, v.col}
 		switch key + "." + name {
 		case "bbr.bw":
 			bbr.Bandwidth = p.rate(w)
@@ -245,7 +245,7 @@ func (p *lineParser) congestionView(key string, v token) {
 }
 
 // gain reads a factor, of which 256 is 1.
-func (p *lineParser) gain(v token) uint32 {
+func (p *lineParser) gain(v lineWord) uint32 {
 	g, err := strconv.ParseFloat(v.text, 64)
 	if err != nil || !(g >= 0 && g < 1<<24) {
 		p.fail(v, "is no gain")

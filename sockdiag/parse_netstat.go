@@ -42,7 +42,7 @@ func (p *lineParser) netstat(r *textReader) {
 const cutLen = 23
 
 // whole refuses addresses that may have been cut, until one is longer.
-func (p *lineParser) whole(r *textReader, addrs ...token) {
+func (p *lineParser) whole(r *textReader, addrs ...lineWord) {
 	for _, t := range addrs {
 		r.wide = r.wide || len(t.text) > cutLen
 	}
@@ -105,7 +105,7 @@ func (p *lineParser) netstatTimer() {
 	}
 	s.Timer, s.Fields = timer, s.Fields&^UnknownTimer
 	s.Expires = max(0, time.Duration(left*100+0.5)*10*time.Millisecond)
-	s.Retransmits = uint8(p.number(token{count, t.col}, 10, 8))
+	s.Retransmits = uint8(p.number(lineWord{count, t.col}, 10, 8))
 }
 
 var netstatTimers = map[string]Timer{

@@ -59,7 +59,7 @@ func (p *lineParser) procEnds() {
 
 // hexAddr reads 0100007F:1F90: words of 32 bits in the order of the machine,
 // which is taken for a little-endian one, and the port as a number.
-func (p *lineParser) hexAddr(t token) (netip.AddrPort, Family) {
+func (p *lineParser) hexAddr(t lineWord) (netip.AddrPort, Family) {
 	host, port, _ := strings.Cut(t.text, ":")
 	b, err := hex.DecodeString(host)
 	if err != nil || len(b) != 4 && len(b) != 16 || len(port) != 4 {
@@ -70,7 +70,7 @@ func (p *lineParser) hexAddr(t token) (netip.AddrPort, Family) {
 		binary.BigEndian.PutUint32(w, binary.LittleEndian.Uint32(w))
 	}
 	a, _ := netip.AddrFromSlice(b)
-	n := p.number(token{port, t.col + len(host) + 1}, 16, 16)
+	n := p.number(lineWord{port, t.col + len(host) + 1}, 16, 16)
 	f := IPv6
 	if len(b) == 4 {
 		f = IPv4
@@ -79,18 +79,18 @@ func (p *lineParser) hexAddr(t token) (netip.AddrPort, Family) {
 }
 
 // pair reads two numbers in hexadecimal.
-func (p *lineParser) pair(t token) (a, b uint64) {
+func (p *lineParser) pair(t lineWord) (a, b uint64) {
 	first, second, ok := strings.Cut(t.text, ":")
 	if !ok {
 		p.fail(t, "is no pair of numbers")
 		return 0, 0
 	}
-	return p.number(token{first, t.col}, 16, 64), p.number(token{second, t.col + len(first) + 1}, 16, 64)
+	return p.number(lineWord{first, t.col}, 16, 64), p.number(lineWord{second, t.col + len(first) + 1}, 16, 64)
 }
 
 // procQueues reads tx_queue:rx_queue. A listener's rx_queue is its accept
 // queue; its backlog is not told.
-func (p *lineParser) procQueues(t token) {
+func (p *lineParser) procQueues(t lineWord) {
 	s := &p.line.Socket
 	tx, rx := p.pair(t)
 	s.queues(uint32(rx), uint32(tx))

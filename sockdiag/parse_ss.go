@@ -66,7 +66,7 @@ func (p *lineParser) users(line string) string {
 	for strings.HasPrefix(line[at:], `("`) {
 		n := p.user(line[at:])
 		if n == 0 {
-			p.fail(token{line[at:], at + 1}, "is no process")
+			p.fail(lineWord{line[at:], at + 1}, "is no process")
 			return line[:start]
 		}
 		at += n
@@ -75,7 +75,7 @@ func (p *lineParser) users(line string) string {
 		}
 	}
 	if !strings.HasPrefix(line[at:], ")") {
-		p.fail(token{line[at:], at + 1}, "want ) after the processes")
+		p.fail(lineWord{line[at:], at + 1}, "want ) after the processes")
 		return line[:start]
 	}
 	at++
@@ -110,14 +110,14 @@ func (p *lineParser) ssWords() {
 	for len(p.words) > 0 {
 		t := p.next()
 		key, value, ok := strings.Cut(t.text, ":")
-		v := token{value, t.col + len(key) + 1}
+		v := lineWord{value, t.col + len(key) + 1}
 		switch {
 		case !ok:
 			p.ssWord(t)
 		case key == "inet-sockopt":
 			p.ssOptions()
 		case strings.HasPrefix(value, "("):
-			p.ssGroup(key, token{strings.TrimSuffix(value[1:], ")"), v.col + 1})
+			p.ssGroup(key, lineWord{strings.TrimSuffix(value[1:], ")"), v.col + 1})
 		case !p.ssDetail(key, v) && p.line.Protocol == TCP:
 			p.infoValue(key, v)
 		}
@@ -143,7 +143,7 @@ var optionNames = [...]string{
 }
 
 // ssGroup reads a key with values in brackets.
-func (p *lineParser) ssGroup(key string, v token) {
+func (p *lineParser) ssGroup(key string, v lineWord) {
 	switch key {
 	case "timer":
 		p.ssTimer(v)
@@ -155,7 +155,7 @@ func (p *lineParser) ssGroup(key string, v token) {
 }
 
 // ssDetail reads what ss -e and --tos show, and reports whether it was that.
-func (p *lineParser) ssDetail(key string, v token) bool {
+func (p *lineParser) ssDetail(key string, v lineWord) bool {
 	s := &p.line.Socket
 	switch key {
 	case "uid":
@@ -184,19 +184,19 @@ func (p *lineParser) ssDetail(key string, v token) bool {
 }
 
 // ssCgroup reads a path, or "unreachable:1f", the ID of a cgroup that is gone.
-func (p *lineParser) ssCgroup(v token) {
+func (p *lineParser) ssCgroup(v lineWord) {
 	id, ok := strings.CutPrefix(v.text, "unreachable:")
 	if !ok {
 		p.line.Cgroup = strings.Clone(v.text)
 		return
 	}
 	s := &p.line.Socket
-	s.CgroupID = p.number(token{id, v.col + len("unreachable:")}, 16, 64)
+	s.CgroupID = p.number(lineWord{id, v.col + len("unreachable:")}, 16, 64)
 	s.Fields |= FieldCgroup
 }
 
 // ssTimer reads (keepalive,1min30sec,0).
-func (p *lineParser) ssTimer(v token) {
+func (p *lineParser) ssTimer(v lineWord) {
 	f := strings.Split(v.text, ",")
 	if len(f) != 3 {
 		p.fail(v, "is no timer")
@@ -213,9 +213,9 @@ func (p *lineParser) ssTimer(v token) {
 	}
 	var ok bool
 	if s.Expires, ok = ssDuration(f[1]); !ok {
-		p.fail(token{f[1], v.col + len(f[0]) + 1}, "is no time")
+		p.fail(lineWord{f[1], v.col + len(f[0]) + 1}, "is no time")
 	}
-	s.Retransmits = uint8(p.number(token{f[2], v.col + len(v.text) - len(f[2])}, 10, 8))
+	s.Retransmits = uint8(p.number(lineWord{f[2], v.col + len(v.text) - len(f[2])}, 10, 8))
 }
 
 // ssDuration reads 1min30sec, 1.204ms (which is more than a second), 204ms and
@@ -240,7 +240,7 @@ func ssDuration(s string) (d time.Duration, ok bool) {
 
 // ssMemory reads (r0,rb131072,t0,tb87040,f0,w0,o0,bl0,d0). Older versions end
 // with o or bl.
-func (p *lineParser) ssMemory(v token) {
+func (p *lineParser) ssMemory(v lineWord) {
 	m := &p.line.Memory
 	into := map[string]*uint32{
 		"r": &m.RcvAlloc, "rb": &m.RcvBuf, "t": &m.SndAlloc, "tb": &m.SndBuf, "f": &m.FwdAlloc,
@@ -252,7 +252,7 @@ func (p *lineParser) ssMemory(v token) {
 			p.fail(v, "is no memory of a socket")
 			return
 		}
-		*into[f[:i]] = uint32(p.number(token{f[i:], v.col}, 10, 32))
+		*into[f[:i]] = uint32(p.number(lineWord{f[i:], v.col}, 10, 32))
 	}
 	p.line.Fields |= FieldMemory
 }

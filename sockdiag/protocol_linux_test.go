@@ -93,11 +93,10 @@ func creatable(t *testing.T, name string, kind, proto int) bool {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
-		t.Logf("SUPPORT: %s sockets: no (%v)", name, err)
+		t.Logf("no %s sockets: %v", name, err)
 		return false
 	}
 	_ = unix.Close(fd)
-	t.Logf("SUPPORT: %s sockets: yes", name)
 	return true
 }
 

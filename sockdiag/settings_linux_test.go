@@ -29,7 +29,7 @@ func TestReadSettingsOfHost(t *testing.T) {
 	}
 	for _, c := range sysctls {
 		if !s.Has(c.name) {
-			t.Logf("SUPPORT: %s: no", c.name)
+			t.Logf("no %s", c.name)
 		}
 	}
 	if s.Has("net.ipv4.tcp_tw_recycle") {

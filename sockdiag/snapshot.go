@@ -2,7 +2,7 @@ package sockdiag
 
 import (
 	"context"
-	"net/netip"
+	"iter"
 	"slices"
 	"time"
 )
@@ -25,8 +25,13 @@ type Snapshot struct {
 	Sockets []Socket
 	// Families are the dumps that the answer was read from, each to its end.
 	Families []Family
-	// Duplicates is how many rows were told again. The last one was kept.
+	// Duplicates is how many rows were told again. The last one was kept, in
+	// the place of the first.
 	Duplicates int
+	// Fields is what any of the rows told. Without FieldMark no mark was
+	// visible: the kernel is older than Linux 4.9, or CAP_NET_ADMIN is missing,
+	// or no row can have one.
+	Fields Fields
 	// Start is when the first dump was asked for, and Duration how long it
 	// took until the last one was read.
 	Start    time.Time
@@ -41,19 +46,49 @@ func (c *Conn) Snapshot(ctx context.Context, q Query) (*Snapshot, error) {
 		return nil, &OpError{Op: q.op(), Err: err}
 	}
 	snap := &Snapshot{Query: q, Families: families, Start: time.Now()}
-	rows := newRowSet(c.expect(q))
+	rows := newBlocks(c.expect(q))
 	for s, err := range c.All(ctx, q) {
 		if err != nil {
 			return nil, err
 		}
-		if !rows.put(&s) {
-			snap.Duplicates++
-		}
+		snap.Fields |= s.Fields
+		rows.add(&s)
 	}
 	snap.Sockets = rows.list()
 	snap.Duration = time.Since(snap.Start)
+	snap.dedup()
 	c.last.Store(&answered{q, len(snap.Sockets)})
 	return snap, nil
+}
+
+// All yields the sockets, like Conn.All but for the errors.
+func (s *Snapshot) All() iter.Seq2[Socket, error] {
+	return func(yield func(Socket, error) bool) {
+		for i := range s.Sockets {
+			if !yield(s.Sockets[i], nil) {
+				return
+			}
+		}
+	}
+}
+
+// dedup drops rows that were told again: the later is the newer.
+func (s *Snapshot) dedup() {
+	known, kept := newIndex(len(s.Sockets)), 0
+	for i := range s.Sockets {
+		row := &s.Sockets[i]
+		if earlier := known.put(s.Sockets[:kept], row); earlier != nil {
+			s.Duplicates++
+			*earlier = *row
+			continue
+		}
+		if kept < i {
+			s.Sockets[kept] = *row
+		}
+		kept++
+	}
+	clear(s.Sockets[kept:])
+	s.Sockets = s.Sockets[:kept]
 }
 
 // answered is how many sockets a query found.
@@ -63,79 +98,46 @@ type answered struct {
 }
 
 // expect guesses how many sockets q will find: as many as the last time, if
-// the last query was the same, and an eighth more. Without a guess it is 0.
+// the last query was the same, and an eighth more. Else it is what the kernel
+// counts, when that is what q asks for, or 0.
 func (c *Conn) expect(q Query) int {
 	if last := c.last.Load(); last != nil && last.q == q {
 		return last.rows + last.rows/8
 	}
+	if c.here && q.everyTCP() {
+		return countTCP(procNet)
+	}
 	return 0
 }
 
-// rowSet collects sockets, each cookie once. They are kept in blocks: to grow
+// blocks collects sockets of which it is not known how many will come: to grow
 // one slice of values this large would copy all of them again and again.
-type rowSet struct {
-	blocks       [][]Socket
-	at           map[uint64]*Socket      // by cookie, into blocks
-	associations map[association]*Socket // of SCTP: they have the cookie of their endpoint
-}
-
-// association is the key of one.
-type association struct {
-	endpoint uint64 // cookie
-	remote   netip.AddrPort
-}
+type blocks [][]Socket
 
 const (
-	smallestBlock = 64 // rows, when nothing is expected
+	smallestBlock = 64 // sockets, when nothing is expected
 	largestBlock  = 4096
 )
 
-// newRowSet makes a set with room for the rows expected, if any are.
-func newRowSet(expected int) *rowSet {
-	first := max(expected, smallestBlock)
-	return &rowSet{
-		blocks: [][]Socket{make([]Socket, 0, first)},
-		at:     make(map[uint64]*Socket, first),
-
-		associations: make(map[association]*Socket),
-	}
+// newBlocks makes room for the sockets expected, if any are.
+func newBlocks(expected int) blocks {
+	return blocks{make([]Socket, 0, max(expected, smallestBlock))}
 }
 
-// put adds s, or replaces the row with its cookie: the later is the newer. It
-// reports whether the cookie was new.
-func (r *rowSet) put(s *Socket) bool {
-	if old := r.old(s); old != nil {
-		*old = *s
-		return false
+func (b *blocks) add(s *Socket) {
+	last := &(*b)[len(*b)-1]
+	if len(*last) == cap(*last) {
+		*b = append(*b, make([]Socket, 0, min(2*cap(*last), largestBlock)))
+		last = &(*b)[len(*b)-1]
 	}
-	block := &r.blocks[len(r.blocks)-1]
-	if len(*block) == cap(*block) {
-		size := min(2*cap(*block), largestBlock)
-		r.blocks = append(r.blocks, make([]Socket, 0, size))
-		block = &r.blocks[len(r.blocks)-1]
-	}
-	*block = append(*block, *s)
-	if s.Has(FieldAssociation) {
-		r.associations[association{s.Cookie, s.Remote}] = &(*block)[len(*block)-1]
-	} else {
-		r.at[s.Cookie] = &(*block)[len(*block)-1]
-	}
-	return true
-}
-
-// old returns the row that s is told again, or nil.
-func (r *rowSet) old(s *Socket) *Socket {
-	if s.Has(FieldAssociation) {
-		return r.associations[association{s.Cookie, s.Remote}]
-	}
-	return r.at[s.Cookie]
+	*last = append(*last, *s)
 }
 
 // list returns the sockets in the order they came. With as many as were
 // expected, nothing is copied.
-func (r *rowSet) list() []Socket {
-	if len(r.blocks) == 1 {
-		return r.blocks[0]
+func (b blocks) list() []Socket {
+	if len(b) == 1 {
+		return b[0]
 	}
-	return slices.Concat(r.blocks...)
+	return slices.Concat(b...)
 }

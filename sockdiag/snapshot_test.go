@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -78,6 +79,88 @@ func grown(t *testing.T, c *Conn, n int) {
 			t.Errorf("row %d of %d: cookie %d", i, n, s.Cookie)
 			return
 		}
+	}
+}
+
+// TestDedupAssociations: all associations of an endpoint have its cookie,
+// and each is one row.
+func TestDedupAssociations(t *testing.T) {
+	const n = 5000
+	endpoint := numbered(IPv4, 7)
+	endpoint.Protocol, endpoint.State, endpoint.Remote = SCTP, Listen, netip.MustParseAddrPort("0.0.0.0:0")
+	rows := []Socket{endpoint}
+	for port := range uint16(n) {
+		a := numbered(IPv4, 7)
+		a.Protocol, a.Fields, a.Remote = SCTP, FieldAssociation, netip.AddrPortFrom(a.Remote.Addr(), 1+port)
+		rows = append(rows, a)
+	}
+	s := &Snapshot{Sockets: slices.Concat(rows, rows)}
+	s.dedup()
+	if s.Duplicates != n+1 || !slices.Equal(s.Sockets, rows) {
+		t.Errorf("%d sockets, %d duplicates; want %d of each", len(s.Sockets), s.Duplicates, n+1)
+	}
+}
+
+func TestSameSocket(t *testing.T) {
+	s := numbered(IPv4, 7)
+	a, b := s, numbered(IPv4, 8)
+	a.Fields, b.Fields, b.Cookie = FieldAssociation, FieldAssociation, 7
+	moved := s
+	moved.State, moved.Remote = TimeWait, b.Remote
+	for name, c := range map[string]struct {
+		a, b Socket
+		want bool
+	}{
+		"itself":           {s, s, true},
+		"of another state": {s, moved, true},
+		"another cookie":   {s, numbered(IPv4, 8), false},
+		"its association":  {s, a, false},
+		"one association":  {a, a, true},
+		"two associations": {a, b, false},
+	} {
+		if sameSocket(&c.a, &c.b) != c.want || sameSocket(&c.b, &c.a) != c.want {
+			t.Errorf("%s: not %v", name, c.want)
+		}
+	}
+}
+
+// TestIndexCollision: cookies that are alike in their low half are different.
+func TestIndexCollision(t *testing.T) {
+	sockets := []Socket{numbered(IPv4, 1), numbered(IPv4, 1<<32|1), numbered(IPv4, 1<<33|1)}
+	x := indexOf(sockets)
+	for i := range sockets {
+		if _, at := x.find(sockets, &sockets[i]); at != i {
+			t.Errorf("row %d found at %d", i, at)
+		}
+	}
+	if _, at := x.find(sockets, &Socket{Cookie: 1<<34 | 1}); at >= 0 {
+		t.Errorf("a stranger found at %d", at)
+	}
+}
+
+// TestSnapshotFields: the record tells what any row told.
+func TestSnapshotFields(t *testing.T) {
+	marked := numbered(IPv4, 2)
+	marked.Fields, marked.Mark = FieldMark|FieldShutdown, 42
+	c := kernel(t, func(f Family, seq uint32) [][]byte {
+		if f == IPv6 {
+			return [][]byte{done(seq)}
+		}
+		return [][]byte{row(seq, numbered(f, 1)), row(seq, marked), done(seq)}
+	})
+	snap, err := c.Snapshot(t.Context(), Query{})
+	if err != nil || snap.Fields != marked.Fields {
+		t.Fatalf("fields %b, %v; want %b", snap.Fields, err, marked.Fields)
+	}
+	var again []Socket
+	for s, err := range snap.All() {
+		if err != nil {
+			t.Error(err)
+		}
+		again = append(again, s)
+	}
+	if !slices.Equal(again, snap.Sockets) {
+		t.Errorf("All yields %v, not %v", again, snap.Sockets)
 	}
 }
 

@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -86,12 +87,16 @@ func TestReadSame(t *testing.T) {
 }
 
 func readSame(t *testing.T, h *lab.Host, c *Conn, tool []string) {
-	lab.Tool(t, tool[0])
+	if path := lab.Tool(t, tool[0]); tool[0] == "netstat" {
+		if out, _ := exec.Command(path, "--version").CombinedOutput(); !strings.Contains(string(out), "net-tools") {
+			t.Skipf("%s is not that of net-tools", path)
+		}
+	}
 	var wrong []string
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		rows := make(map[Socket]int)
 		for _, s := range snapshot(t, c, Query{}) {
-			rows[sameSocket(s)]++
+			rows[common(s)]++
 		}
 		out, err := h.Exec(t.Context(), tool[0], tool[1:]...)
 		if err != nil {
@@ -104,9 +109,9 @@ func readSame(t *testing.T, h *lab.Host, c *Conn, tool []string) {
 	t.Error(strings.Join(wrong, "\n"))
 }
 
-// sameSocket is what every format tells of every socket: the kernel's tables
+// common is what every format tells of every socket: the kernel's tables
 // have the user of a socket that has no owner.
-func sameSocket(s Socket) Socket {
+func common(s Socket) Socket {
 	s = Socket{
 		Protocol: s.Protocol, Family: s.Family, State: s.State, Local: s.Local, Remote: s.Remote, UID: s.UID,
 		RecvQueue: s.RecvQueue, SendQueue: s.SendQueue, AcceptQueue: s.AcceptQueue, Inode: s.Inode,
@@ -123,7 +128,7 @@ func compareRead(t *testing.T, rows map[Socket]int, out string) (wrong []string)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if same := sameSocket(s); rows[same] > 0 {
+		if same := common(s); rows[same] > 0 {
 			rows[same]--
 		} else {
 			wrong = append(wrong, "read "+same.String())

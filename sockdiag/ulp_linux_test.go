@@ -155,10 +155,10 @@ func TestTLS(t *testing.T) {
 	})
 	want := Details{ULP: "tls", TLS: TLSInfo{Version: 0x0303, Cipher: 51, SendMode: 2, ReceiveMode: 1}}
 	if refused != nil {
-		t.Logf("SUPPORT: TLS in the kernel: no (%v)", refused)
+		t.Log("no TLS in the kernel:", refused)
 		want = Details{}
 	} else {
-		t.Log("SUPPORT: TLS in the kernel: yes")
+		t.Log("TLS in the kernel")
 	}
 	sockets := snapshot(t, dialHost(t, s.h), Query{Info: true})
 	tls, plain := one(t, sockets, portTLS, Established, false), one(t, sockets, portBeside, Established, false)

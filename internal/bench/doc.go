@@ -1,13 +1,15 @@
 // Command bench does the same work with this library, with its peers and with
-// conntrack(8), and prints what each took as one table.
+// conntrack(8) and ss(8), and prints what each took: one table for flows, one
+// for sockets, one for ending connections.
 //
 //	go -C internal/bench run . [-n 100000] [-rounds 5] [-only REGEXP]
 //
 // Dumps are compared with their floor: the same request, read with bare
 // read(2) calls and thrown away. Deletes find and remove every entry, one
-// request each (DeleteAll: in batches), and are compared with DeleteAll.
+// request each (DeleteAll: in batches), and are compared with DeleteAll; so are
+// the connections that are destroyed, a 25th of the sockets.
 //
-// The table is that of a private namespace, and each piece of work is done by a
+// Each table is that of a private namespace, and each piece of work is done by a
 // fresh process in it. All take turns, round by round: wall, the ratio and the
 // rest are medians over the rounds. The CPU columns are processor time inside
 // and outside the kernel, by entry. RSS is the most memory the process had

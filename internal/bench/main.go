@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 
 	"github.com/connsleuth/connsleuth/internal/lab"
 )
 
 func main() {
-	n := flag.Int("n", 100_000, "entries in the table, as far as nf_conntrack_max allows")
+	n := flag.Int("n", 100_000, "entries and sockets, as far as nf_conntrack_max and the limit of open files allow")
 	rounds := flag.Int("rounds", 5, "how often each piece of work is done")
 	only := flag.String("only", "", "only the work whose name matches `REGEXP`, and what it is compared with")
 	child := flag.String("child", "", "do the work of this `NAME` here, and print what it took (for itself)")
@@ -36,44 +37,59 @@ func run(n, rounds int, only string) error {
 	if err != nil {
 		return err
 	}
+	raiseFiles()
 	if err := lab.Enter(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	network, err := lab.Open()
-	if err != nil {
-		return err
+	met := false
+	for _, s := range subjects {
+		if !slices.ContainsFunc(s.works, func(w work) bool { return chosen.MatchString(w.name) }) {
+			continue
+		}
+		if met {
+			fmt.Println()
+		}
+		met = true
+		if err := s.compare(ctx, n, rounds, chosen); err != nil {
+			return err
+		}
 	}
-	defer network.Close()
-	t, err := newTable(network, n)
-	if err != nil {
-		return err
-	}
-	fmt.Println(t)
-	results, err := turns(ctx, t, rounds, chosen)
-	switch {
-	case err != nil:
-		return err
-	case len(results) == 0:
+	if !met {
 		return fmt.Errorf("no work has a name that matches %q", only)
 	}
-	return write(os.Stdout, len(t.flows), results)
+	return nil
 }
 
-// turns does each piece of work once a round. The table is filled before each
+// compare prints one table.
+func (s subject) compare(ctx context.Context, n, rounds int, only *regexp.Regexp) error {
+	p, err := s.open(n)
+	if err != nil {
+		return err
+	}
+	defer p.Close() //nolint:errcheck // the process ends soon
+	results, err := s.turns(ctx, p, rounds, only)
+	if err != nil {
+		return err
+	}
+	fmt.Println(p)
+	return s.write(os.Stdout, p.size(), results)
+}
+
+// turns does each piece of work once a round. The place is filled before each
 // that finds it empty.
-func turns(ctx context.Context, t *table, rounds int, only *regexp.Regexp) (map[string][]result, error) {
+func (s subject) turns(ctx context.Context, p place, rounds int, only *regexp.Regexp) (map[string][]result, error) {
 	results := make(map[string][]result)
 	for range rounds {
-		for _, w := range works {
-			if !only.MatchString(w.name) && !compared(w.name, only) {
+		for _, w := range s.works {
+			if !only.MatchString(w.name) && !s.compared(w.name, only) {
 				continue
 			}
-			if err := t.fill(ctx); err != nil {
+			if err := p.fill(ctx); err != nil {
 				return nil, err
 			}
-			r, err := t.child(ctx, w)
+			r, err := child(ctx, p, w)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", w.name, err)
 			}
@@ -84,8 +100,8 @@ func turns(ctx context.Context, t *table, rounds int, only *regexp.Regexp) (map[
 }
 
 // compared reports whether any work that was chosen is compared with this.
-func compared(name string, only *regexp.Regexp) bool {
-	for _, w := range works {
+func (s subject) compared(name string, only *regexp.Regexp) bool {
+	for _, w := range s.works {
 		if w.reference == name && only.MatchString(w.name) {
 			return true
 		}

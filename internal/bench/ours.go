@@ -12,19 +12,23 @@ import (
 
 // discard asks for the whole table and throws the answer away.
 func discard() (outcome, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	return outcome{}, discardAnswer(unix.NETLINK_NETFILTER, dumpRequest())
+}
+
+func discardAnswer(protocol int, request []byte) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return outcome{}, err
+		return err
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing is owed to it
-	if err := unix.Sendto(fd, dumpRequest(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return outcome{}, err
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
 	}
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := unix.Read(fd, buf)
 		if err != nil || endsDump(buf[:n]) {
-			return outcome{}, err
+			return err
 		}
 	}
 }

@@ -10,14 +10,14 @@ import (
 )
 
 // write writes a line for each piece of work that was done.
-func write(to io.Writer, n int, results map[string][]result) error {
+func (s subject) write(to io.Writer, n int, results map[string][]result) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
 	widest := 0
-	for _, work := range works {
+	for _, work := range s.works {
 		widest = max(widest, len(work.name))
 	}
 	fmt.Fprintln(w, "\twall ms\tratio\tuser µs/entry\tsys µs/entry\tallocations\tpeak RSS MB\t")
-	for _, work := range works {
+	for _, work := range s.works {
 		rounds := results[work.name]
 		if len(rounds) == 0 {
 			continue

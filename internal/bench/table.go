@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -19,13 +16,18 @@ import (
 
 // table is the connection tracking table of a private namespace.
 type table struct {
+	net   *lab.Network
 	host  *lab.Host
 	conn  *conntrack.Conn
 	flows []conntrack.Flow
 	asked int
 }
 
-func newTable(network *lab.Network, n int) (*table, error) {
+func openTable(n int) (place, error) {
+	network, err := lab.Open()
+	if err != nil {
+		return nil, err
+	}
 	host, err := network.Host("table")
 	if err != nil {
 		return nil, err
@@ -34,7 +36,7 @@ func newTable(network *lab.Network, n int) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{host: host, asked: n}
+	t := &table{net: network, host: host, asked: n}
 	// Beyond 95 % the kernel begins to drop entries early.
 	if most, err := strconv.Atoi(strings.TrimSpace(string(limit))); err != nil {
 		return nil, err
@@ -98,23 +100,6 @@ func (t *table) fill(ctx context.Context) error {
 	return nil
 }
 
-// patience is how long one piece of work may take: a library that waits for an
-// answer that never comes is told instead of waited for.
-const patience = 5 * time.Minute
-
-// child does a piece of work in a process of its own inside the namespace.
-func (t *table) child(ctx context.Context, w work) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	var out, diagnosis bytes.Buffer
-	err := t.host.Do(func() error {
-		cmd := exec.CommandContext(ctx, "/proc/self/exe", "-child", w.name, "-n", strconv.Itoa(len(t.flows)))
-		cmd.Stdout, cmd.Stderr = &out, &diagnosis
-		return cmd.Run()
-	})
-	if err != nil {
-		return result{}, fmt.Errorf("%w: %s", errors.Join(err, ctx.Err()), bytes.TrimSpace(diagnosis.Bytes()))
-	}
-	var r result
-	return r, json.Unmarshal(out.Bytes(), &r)
-}
+func (t *table) size() int                { return len(t.flows) }
+func (t *table) do(fn func() error) error { return t.host.Do(fn) }
+func (t *table) Close() error             { return errors.Join(t.conn.Close(), t.net.Close()) }

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,11 +24,18 @@ func conntrackTool(args ...string) (outcome, error) {
 	total := outcome{tool: &result{}}
 	for _, family := range []string{"ipv4", "ipv6"} {
 		cmd := exec.Command("conntrack", append(args, "-f", family)...)
-		n, err := total.tool.add(cmd)
-		if errors.Is(err, exec.ErrNotFound) {
-			total.tool.Missing = true
+		diagnosis, err := total.tool.add(cmd)
+		if err != nil {
+			return outcome{}, err
+		}
+		if total.tool.Missing {
 			return total, nil
 		}
+		found := told.FindStringSubmatch(diagnosis)
+		if found == nil {
+			return outcome{}, fmt.Errorf("%v: %s", cmd, diagnosis)
+		}
+		n, err := strconv.Atoi(found[1])
 		if err != nil {
 			return outcome{}, err
 		}
@@ -37,13 +44,25 @@ func conntrackTool(args ...string) (outcome, error) {
 	return total, nil
 }
 
-// add runs a command and adds what it takes.
-func (r *result) add(cmd *exec.Cmd) (entries int, err error) {
-	var diagnosis bytes.Buffer
-	cmd.Stderr = &diagnosis
+// ssTool runs ss(8), and throws what it prints away.
+func ssTool(option string) func() (outcome, error) {
+	return func() (outcome, error) {
+		done := outcome{tool: &result{}}
+		_, err := done.tool.add(exec.Command("ss", option))
+		return done, err
+	}
+}
+
+// add runs a command and adds what it takes, or notes that it is missing.
+func (r *result) add(cmd *exec.Cmd) (diagnosis string, err error) {
+	var out strings.Builder
+	cmd.Stderr = &out
 	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		return 0, err
+	if err := cmd.Start(); errors.Is(err, exec.ErrNotFound) {
+		r.Missing = true
+		return "", nil
+	} else if err != nil {
+		return "", err
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -60,9 +79,9 @@ func (r *result) add(cmd *exec.Cmd) (entries int, err error) {
 	r.Wall += time.Since(start)
 	r.User += cmd.ProcessState.UserTime()
 	r.Sys += cmd.ProcessState.SystemTime()
-	found := told.FindSubmatch(diagnosis.Bytes())
-	if err != nil || found == nil {
-		return 0, fmt.Errorf("%v: %w: %s", cmd, err, bytes.TrimSpace(diagnosis.Bytes()))
+	diagnosis = strings.TrimSpace(out.String())
+	if err != nil {
+		err = fmt.Errorf("%v: %w: %s", cmd, err, diagnosis)
 	}
-	return strconv.Atoi(string(found[1]))
+	return diagnosis, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 )
 
@@ -12,12 +13,36 @@ type work struct {
 	do        func() (outcome, error)
 }
 
+// subject is what one table is about.
+type subject struct {
+	works []work
+	open  func(n int) (place, error)
+}
+
+// place is where the works of a subject are done.
+type place interface {
+	fmt.Stringer
+	// fill makes what the works find, unless it is there.
+	fill(context.Context) error
+	// size is how many there are.
+	size() int
+	// do calls a function inside.
+	do(func() error) error
+	Close() error
+}
+
+var subjects = []subject{
+	{flowWorks, openTable},
+	{socketWorks, openCrowd},
+	{destroyWorks, openPairs},
+}
+
 const (
 	floor     = "dump: bare read(2), thrown away"
 	deleteAll = "delete: connsleuth DeleteAll(All)"
 )
 
-var works = []work{
+var flowWorks = []work{
 	{floor, floor, false, discard},
 	{"dump: connsleuth Parallel", floor, true, dumpParallel},
 	{"dump: connsleuth All", floor, true, dumpAll},
@@ -34,10 +59,41 @@ var works = []work{
 	{"delete: florianl/go-conntrack Delete", deleteAll, true, deleteFlorianl},
 }
 
+const (
+	socketFloor = "sockets: bare read(2), thrown away"
+	infoFloor   = "sockets, tcp_info: bare read(2), thrown away"
+	destroyAll  = "destroy: connsleuth DestroyAll(All)"
+)
+
+var socketWorks = []work{
+	{socketFloor, socketFloor, false, discardSockets},
+	{"sockets: connsleuth All", socketFloor, true, allSockets},
+	{"sockets: connsleuth Aggregate by state and peer", socketFloor, true, aggregateSockets},
+	{"sockets: connsleuth Snapshot", socketFloor, true, snapshotSockets},
+	{"sockets: ss -tan", socketFloor, false, ssTool("-tanH")},
+	{"sockets: vishvananda/netlink SocketDiagTCP", socketFloor, true, socketsVishvananda},
+	{"sockets: elastic/gosigar NetlinkInetDiag", socketFloor, true, socketsGosigar},
+	{"sockets: prometheus/procfs NetTCP", socketFloor, true, socketsProcfs},
+	{"sockets: shirou/gopsutil ConnectionsWithoutUids", socketFloor, true, socketsGopsutil},
+	{infoFloor, infoFloor, false, discardInfo},
+	{"sockets, tcp_info: connsleuth All", infoFloor, true, allInfo},
+	{"sockets, tcp_info: connsleuth Snapshot", infoFloor, true, snapshotInfo},
+	{"sockets, tcp_info: ss -tani", infoFloor, false, ssTool("-taniH")},
+	{"sockets, tcp_info: vishvananda/netlink SocketDiagTCPInfo", infoFloor, true, infoVishvananda},
+}
+
+var destroyWorks = []work{
+	{destroyAll, destroyAll, true, destroyInBatches},
+	{"destroy: connsleuth Destroy", destroyAll, true, destroyOneByOne},
+	{"destroy: vishvananda/netlink SocketDestroy", destroyAll, true, destroyVishvananda},
+}
+
 func find(name string) (work, error) {
-	for _, w := range works {
-		if w.name == name {
-			return w, nil
+	for _, s := range subjects {
+		for _, w := range s.works {
+			if w.name == name {
+				return w, nil
+			}
 		}
 	}
 	return work{}, fmt.Errorf("nothing is called %q", name)

@@ -28,7 +28,7 @@ const (
 var arrows = map[string][]string{
 	".": {},
 
-	"conntrack": {"internal/nfnl", unix},
+	"conntrack": {"internal/nfnl", "internal/record", unix},
 	"sockdiag":  {"internal/nfnl", "internal/record", unix},
 
 	"detect":        {"conntrack", "sockdiag"}, // their values: it opens no socket
