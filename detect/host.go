@@ -12,6 +12,14 @@ import (
 
 // Host is what is known of one host, or of one network namespace.
 type Host struct {
+	// Kernel is the release of the kernel (uname -r), such as 6.12.48-amd64;
+	// empty is not known.
+	Kernel string
+	// Sysctls are the settings of sockets; the zero Settings is not known.
+	Sysctls sockdiag.Settings
+	// Old are settings of old kernels: see OldSettings.
+	Old []Setting
+
 	// Now is when the rows were read.
 	Now     time.Time
 	Flows   []conntrack.Flow
@@ -28,6 +36,19 @@ type Host struct {
 	// Addrs are the host's own addresses, by which its own flows are told from
 	// those it forwards. The local addresses of Sockets count as such anyway.
 	Addrs []netip.Addr
+	// Files are the open files of processes, of one each, and FilesBefore
+	// those at the time At.
+	Files, FilesBefore []OpenFiles
+	// Holders are the processes that have a socket open, by the socket's inode
+	// number: what Holders.Of of sockdiag tells. Nil is not known.
+	Holders map[uint32][]sockdiag.Holder
+}
+
+// OpenFiles is how many files a process has open, and how many it may. With the
+// zero Process it is those of the whole system (fs.file-nr, fs.file-max).
+type OpenFiles struct {
+	Process sockdiag.Process
+	sockdiag.Descriptors
 }
 
 // local returns the set of the host's own addresses.
