@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"strings"
+
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -15,6 +17,17 @@ const (
 	NeedSockets
 	NeedSettings // Host.Settings or Host.Sysctls
 )
+
+// String names what is needed: "flows and sockets".
+func (n Needs) String() string {
+	var names []string
+	for i, name := range []string{"flows", "sockets", "settings"} {
+		if n&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " and ")
+}
 
 // Entry is a detector of All.
 type Entry struct {

@@ -70,8 +70,8 @@ func (t *auditor) unrenewed(timeout Setting, severity Severity) Finding {
 // lasting is a timeout that holds dead connections for days.
 func (t *auditor) lasting(timeout Setting) Finding {
 	return advise(Info, Likely, timeout.Name, fmt.Sprintf(
-		"%v: connections whose peers vanished stay in the table for up to %.1f days; the incidents' choice was 7200, longer than "+
-			"the longest query and with keep-alives before it", timeout, t.Settings.Timeouts.TCPEstablished.Hours()/24),
+		"connections whose peers vanished stay in the table for up to %.1f days; the incidents' choice was 7200, longer than "+
+			"the longest query and with keep-alives before it", t.Settings.Timeouts.TCPEstablished.Hours()/24),
 		[]string{"where applications set SO_KEEPALIVE: " + set(keepaliveTime, 1200) + ", then " + set(timeout.Name, 7200)}, timeout)
 }
 

@@ -19,7 +19,7 @@ type Advice struct {
 }
 
 func (a Advice) finding() Finding {
-	cause := fmt.Sprintf("%v, and %s was better in the incidents: %s", a.Setting, a.Want, a.Why)
+	cause := fmt.Sprintf("it is %s, and %s was better in the incidents: %s", a.Value, a.Want, a.Why)
 	return advise(a.Severity, Likely, a.Name, cause, []string{set(a.Name, a.Want)}, a.Setting)
 }
 
@@ -139,7 +139,7 @@ var rules = []rule{
 	{name: "net.ipv4.tcp_synack_retries", value: func(h *Host) uint64 { return h.Sysctls.SynAckRetries }, bad: above(3), want: "3",
 		why: "a handshake that the client does not finish is held for 63 s with 5 and for 15 s with 3"},
 	{name: "net.ipv4.tcp_syn_retries", value: func(h *Host) uint64 { return h.Sysctls.SynRetries }, bad: above(3), want: "3",
-		why: "an application waits for 15 s with 3, and for minutes with 6, until connecting to a dead peer fails"},
+		why: "an application waits for up to 19 s with 3, and for two minutes with 6, until connecting to a dead peer fails"},
 	{name: maxTimeWait, value: func(h *Host) uint64 { return h.Sysctls.MaxTimeWait }, bad: below(180000), want: "180000",
 		why: "more sockets in TIME_WAIT than that are ended early"},
 	{name: "net.ipv4.tcp_retries1", value: func(h *Host) uint64 { return h.Sysctls.Retries1 },

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -88,10 +89,14 @@ func (f Finding) MarshalJSON() ([]byte, error) {
 		}
 		e.Settings[s.Name] = s.Value
 	}
-	return json.Marshal(findingJSON{
+	var b bytes.Buffer
+	out := json.NewEncoder(&b)
+	out.SetEscapeHTML(false) // it is read by people, too
+	err := out.Encode(findingJSON{
 		f.Detector, f.Severity, f.Confidence, f.Subject, f.Sources, f.Count, f.Limit, f.Since, f.Until,
 		f.Cause, append([]string{}, f.Fix...), e,
 	})
+	return bytes.TrimSpace(b.Bytes()), err
 }
 
 // MarshalText returns String.
