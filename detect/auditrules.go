@@ -33,8 +33,8 @@ func (Audit) Review(h *Host) []Advice {
 		}
 		v := r.value(h)
 		a := Advice{Setting: Setting{r.name, fmt.Sprint(v)}, Want: r.want, Why: r.why}
-		if r.bad != nil && r.bad(h, v) {
-			a.Severity = max(r.severity, Info)
+		if r.judge != nil {
+			a.Severity = r.judge(h, v)
 		}
 		all = append(all, a)
 	}
@@ -49,22 +49,32 @@ func (h *Host) has(name string) bool {
 	return h.Sysctls.Has(name)
 }
 
-// rule judges one setting. What combinations decide has no bad.
+// rule judges one setting. What combinations decide is not judged.
 type rule struct {
-	name     string
-	value    func(*Host) uint64
-	bad      func(*Host, uint64) bool
-	severity Severity // Info if 0
-	want     string
-	why      string
+	name  string
+	value func(*Host) uint64
+	judge func(*Host, uint64) Severity // 0 is well
+	want  string
+	why   string
 }
 
-func above(most uint64) func(*Host, uint64) bool {
-	return func(_ *Host, v uint64) bool { return v > most }
+func above(most uint64) func(*Host, uint64) Severity {
+	return func(_ *Host, v uint64) Severity { return infoIf(v > most) }
 }
 
-func below(least uint64) func(*Host, uint64) bool {
-	return func(_ *Host, v uint64) bool { return v < least }
+func below(least uint64) func(*Host, uint64) Severity {
+	return func(_ *Host, v uint64) Severity { return infoIf(v < least) }
+}
+
+func not(well uint64) func(*Host, uint64) Severity {
+	return func(_ *Host, v uint64) Severity { return infoIf(v != well) }
+}
+
+func infoIf(bad bool) Severity {
+	if bad {
+		return Info
+	}
+	return 0
 }
 
 func secs(d time.Duration) uint64 { return uint64(d / time.Second) }
@@ -89,6 +99,7 @@ const (
 	timeWaitReuse  = "net.ipv4.tcp_tw_reuse"
 	recycle        = "net.ipv4.tcp_tw_recycle"
 	somaxconn      = "net.core.somaxconn"
+	syncookies     = "net.ipv4.tcp_syncookies"
 	fileMax        = "fs.file-max"
 	nrOpen         = "fs.nr_open"
 )
@@ -100,69 +111,81 @@ var rules = []rule{
 	{name: buckets, value: func(h *Host) uint64 { return h.Settings.Buckets },
 		why: "every look-up walks a chain of a bucket: as many buckets as entries are Linux 5.15's own choice"},
 	{name: "net.netfilter.nf_conntrack_generic_timeout", value: func(h *Host) uint64 { return secs(h.Settings.Timeouts.Generic) },
-		bad: above(600), want: "600",
+		judge: above(600), want: "600",
 		why: "flows of protocols without a tracker stay that long after their last packet"},
 	{name: "net.netfilter.nf_conntrack_tcp_timeout_established", value: func(h *Host) uint64 { return secs(h.Settings.Timeouts.TCPEstablished) },
 		want: "7200", why: "idle connections are forgotten after it, and those whose peers vanished stay that long"},
 	{name: "net.netfilter.nf_conntrack_tcp_timeout_close_wait", value: func(h *Host) uint64 { return secs(h.Settings.Timeouts.TCPCloseWait) },
 		want: "900", why: "a request that takes longer is answered without an entry when the client has given up"},
 	{name: "net.netfilter.nf_conntrack_tcp_loose", value: func(h *Host) uint64 { return flag(h.Settings.TCPLoose) },
-		bad: below(1), want: "1",
+		judge: below(1), want: "1",
 		why: "0 refuses every connection that lives while the tracker starts or its table is flushed; 1 lets ghosts be picked up"},
-	{name: keepaliveTime, value: func(h *Host) uint64 { return secs(h.Sysctls.KeepaliveTime) }, bad: above(1200), want: "1200",
+	{name: keepaliveTime, value: func(h *Host) uint64 { return secs(h.Sysctls.KeepaliveTime) }, judge: above(1200), want: "1200",
 		why: "a connection whose peer vanished is held that long before its first probe, if the application asks for probes"},
-	{name: keepaliveIntvl, value: func(h *Host) uint64 { return secs(h.Sysctls.KeepaliveInterval) }, bad: above(75), want: "75",
+	{name: keepaliveIntvl, value: func(h *Host) uint64 { return secs(h.Sysctls.KeepaliveInterval) }, judge: above(75), want: "75",
 		why: "it passes between the probes of a connection whose peer vanished"},
-	{name: keepaliveCount, value: func(h *Host) uint64 { return h.Sysctls.KeepaliveProbes }, bad: above(3), want: "3",
+	{name: keepaliveCount, value: func(h *Host) uint64 { return h.Sysctls.KeepaliveProbes }, judge: above(3), want: "3",
 		why: "as many probes in a row go unanswered before a connection ends"},
 	{name: "net.ipv4.tcp_orphan_retries", value: func(h *Host) uint64 { return h.Sysctls.OrphanRetries },
-		bad: func(_ *Host, v uint64) bool { return v != 1 }, want: "1",
+		judge: not(1), want: "1",
 		why: "closed connections to peers that vanished hold up to 64 KiB each while they are sent again; 0 means 8 times"},
-	{name: "net.ipv4.tcp_fin_timeout", value: func(h *Host) uint64 { return secs(h.Sysctls.FinTimeout) }, bad: above(30), want: "30",
+	{name: "net.ipv4.tcp_fin_timeout", value: func(h *Host) uint64 { return secs(h.Sysctls.FinTimeout) }, judge: above(30), want: "30",
 		why: "a closed connection whose peer does not close stays in FIN_WAIT2 that long"},
-	{name: "net.ipv4.tcp_syncookies", value: func(h *Host) uint64 { return h.Sysctls.SynCookies }, bad: below(1), severity: Warning, want: "1",
-		why: "without cookies a SYN flood keeps everybody out of a listener whose queue it has filled"},
-	{name: "net.ipv4.tcp_syncookies", value: func(h *Host) uint64 { return h.Sysctls.SynCookies }, bad: above(1), want: "1",
-		why: "2 sends cookies when no queue is full: it is for tests"},
-	{name: "net.ipv4.tcp_max_syn_backlog", value: func(h *Host) uint64 { return h.Sysctls.MaxSynBacklog }, bad: synBacklogShort, want: "65536",
+	{name: syncookies, value: func(h *Host) uint64 { return h.Sysctls.SynCookies }, judge: cookies, want: "1",
+		why: "with 0 a SYN flood keeps everybody out of a listener whose queue it has filled; 2 is for tests"},
+	{name: "net.ipv4.tcp_max_syn_backlog", value: func(h *Host) uint64 { return h.Sysctls.MaxSynBacklog }, judge: synBacklogShort, want: "65536",
 		why: "a listener remembers no more handshakes than that"},
-	{name: "net.core.netdev_max_backlog", value: func(h *Host) uint64 { return h.Sysctls.NetdevMaxBacklog }, bad: below(32768), want: "32768",
+	{name: "net.core.netdev_max_backlog", value: func(h *Host) uint64 { return h.Sysctls.NetdevMaxBacklog }, judge: below(32768), want: "32768",
 		why: "a processor drops packets that do not fit its queue, which the second column of /proc/net/softnet_stat counts: while that is 0, leave it"},
 	{name: somaxconn, value: func(h *Host) uint64 { return h.Sysctls.Somaxconn }, want: "32768",
 		why: "no listener gets a longer accept queue, whatever backlog it asks for"},
-	{name: timestamps, value: func(h *Host) uint64 { return h.Sysctls.Timestamps }, bad: below(1), want: "1",
+	{name: timestamps, value: func(h *Host) uint64 { return h.Sysctls.Timestamps }, judge: below(1), want: "1",
 		why: "without them there is no tcp_tw_reuse, and old packets of a port used again are not told from new ones"},
 	{name: timeWaitReuse, value: func(h *Host) uint64 { return h.Sysctls.TimeWaitReuse },
 		why: "1 lets outgoing connections take ports in TIME_WAIT, 2 on loopback alone"},
 	{name: recycle, value: func(h *Host) uint64 { return flag(h.Sysctls.TimeWaitRecycle) }, want: "0",
 		why: "1 drops the SYNs of clients that share an address behind NAT; Linux 4.12 has no more of it"},
-	{name: "net.ipv4.tcp_synack_retries", value: func(h *Host) uint64 { return h.Sysctls.SynAckRetries }, bad: above(3), want: "3",
+	{name: "net.ipv4.tcp_synack_retries", value: func(h *Host) uint64 { return h.Sysctls.SynAckRetries }, judge: above(3), want: "3",
 		why: "a handshake that the client does not finish is held for 63 s with 5 and for 15 s with 3"},
-	{name: "net.ipv4.tcp_syn_retries", value: func(h *Host) uint64 { return h.Sysctls.SynRetries }, bad: above(3), want: "3",
+	{name: "net.ipv4.tcp_syn_retries", value: func(h *Host) uint64 { return h.Sysctls.SynRetries }, judge: above(3), want: "3",
 		why: "an application waits for up to 19 s with 3, and for two minutes with 6, until connecting to a dead peer fails"},
-	{name: maxTimeWait, value: func(h *Host) uint64 { return h.Sysctls.MaxTimeWait }, bad: below(180000), want: "180000",
+	{name: maxTimeWait, value: func(h *Host) uint64 { return h.Sysctls.MaxTimeWait }, judge: below(180000), want: "180000",
 		why: "more sockets in TIME_WAIT than that are ended early"},
+	{name: tcpMemory, value: func(h *Host) uint64 { return h.Sysctls.TCPMemory[2] },
+		why: "the most pages that TCP gets: as many connections at 16 KiB each as a quarter of them, where pages have 4 KiB"},
 	{name: "net.ipv4.tcp_retries1", value: func(h *Host) uint64 { return h.Sysctls.Retries1 },
-		bad: func(_ *Host, v uint64) bool { return v != 3 }, want: "3",
+		judge: not(3), want: "3",
 		why: "after as many retransmissions another route is looked for"},
-	{name: "net.ipv4.tcp_retries2", value: func(h *Host) uint64 { return h.Sysctls.Retries2 }, bad: above(8), want: "5",
+	{name: "net.ipv4.tcp_retries2", value: func(h *Host) uint64 { return h.Sysctls.Retries2 }, judge: above(8), want: "5",
 		why: "a connection with unanswered data lasts 15 minutes with 15, 100 s with 8, the least that RFC 1122 allows, and 13 s with 5"},
-	{name: "net.ipv4.tcp_rfc1337", value: func(h *Host) uint64 { return flag(h.Sysctls.RFC1337) }, bad: below(1), want: "1",
+	{name: "net.ipv4.tcp_rfc1337", value: func(h *Host) uint64 { return flag(h.Sysctls.RFC1337) }, judge: below(1), want: "1",
 		why: "with 0 a stray RST ends TIME_WAIT, and old packets reach the next connection of the port"},
-	{name: "net.ipv4.conf.all.rp_filter", value: func(h *Host) uint64 { return h.Sysctls.ReversePathAll }, bad: noReversePath, want: "1",
+	{name: "net.ipv4.conf.all.rp_filter", value: func(h *Host) uint64 { return h.Sysctls.ReversePathAll }, judge: noReversePath, want: "1",
 		why: "packets with forged sources are let in; with routes that differ by direction, 2 is right"},
+	{name: fileMax, value: func(h *Host) uint64 { return h.Sysctls.FileMax },
+		why: "all processes together open no more files, a connection being one"},
+	{name: nrOpen, value: func(h *Host) uint64 { return h.Sysctls.FilesPerProcess },
+		why: "RLIMIT_NOFILE of a process, LimitNOFILE of systemd, cannot be more"},
+}
+
+// cookies are missed in the next flood, and harmless where there is none.
+func cookies(_ *Host, v uint64) Severity {
+	if v == 0 {
+		return Warning
+	}
+	return infoIf(v > 1)
 }
 
 // synBacklogShort knows that from Linux 4.4 on the backlog of the listener
 // decides, and tcp_max_syn_backlog only without cookies.
-func synBacklogShort(h *Host, v uint64) bool {
+func synBacklogShort(h *Host, v uint64) Severity {
 	later, known := h.atLeast(4, 4)
-	cookies := h.Sysctls.Has("net.ipv4.tcp_syncookies") && h.Sysctls.SynCookies > 0
-	return v < 65536 && (known && !later || !cookies)
+	cookies := h.Sysctls.Has(syncookies) && h.Sysctls.SynCookies > 0
+	return infoIf(v < 65536 && (known && !later || !cookies))
 }
 
 // noReversePath looks at default too, which new interfaces get: the larger of
 // all and an interface's own holds.
-func noReversePath(h *Host, v uint64) bool {
-	return v == 0 && h.Sysctls.Has("net.ipv4.conf.default.rp_filter") && h.Sysctls.ReversePathDefault == 0
+func noReversePath(h *Host, v uint64) Severity {
+	return infoIf(v == 0 && h.Sysctls.Has("net.ipv4.conf.default.rp_filter") && h.Sysctls.ReversePathDefault == 0)
 }
