@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -45,6 +47,21 @@ func All() []Entry {
 		{collected{"Ghosts", Ghosts}, NeedFlows | NeedSockets, "entries without a socket, which block the reuse of a port"},
 		{collected{"LostFlows", LostFlows}, NeedFlows | NeedSockets, "connections that the tracker has forgotten, or soon will"},
 	}
+}
+
+// Named returns the detectors of All with these names, whatever their case, in
+// the order of the names.
+func Named(names ...string) ([]Entry, error) {
+	all := All()
+	var named []Entry
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(e Entry) bool { return strings.EqualFold(e.Name(), name) })
+		if i < 0 {
+			return nil, fmt.Errorf("no detector %q", name)
+		}
+		named = append(named, all[i])
+	}
+	return named, nil
 }
 
 // Seeing parts entries into the detectors that have what they need, and the

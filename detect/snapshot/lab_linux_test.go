@@ -49,7 +49,10 @@ func TestRecordReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Addrs = []netip.Addr{server.Addr4(), server.Addr6()}
-	h.Files = []detect.OpenFiles{{Process: sockdiag.Process{PID: 17, Command: "sipd"}, Descriptors: sockdiag.Descriptors{SoftLimit: 64, HardLimit: 64}}}
+	unreadable, err := Owners(t.Context(), &h, "/proc", diag.All(t.Context(), sockdiag.Query{}))
+	if err != nil || len(h.Files) != 1 || h.Files[0].Process.PID != os.Getpid() || h.Files[0].Used == 0 || len(h.Holders) < 4 {
+		t.Errorf("%d unreadable, %v: %+v, %v", unreadable, err, h.Files, h.Holders)
+	}
 	flows, err := ct.Snapshot(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -70,13 +73,17 @@ func TestRecordReplay(t *testing.T) {
 		h.Sysctls.FileCount, h.Settings.Count, h.Usage.Count = [3]uint64{}, 1, 1
 	}
 	if len(s.Files) < 5 || !s.Host.Now.Equal(h.Now) || s.Host.Settings != h.Settings || s.Host.Sysctls != h.Sysctls || s.Host.Usage != h.Usage ||
-		s.Host.Kernel != h.Kernel || h.Kernel == "" || len(s.Host.Stats) != len(h.Stats) || !reflect.DeepEqual(s.Host.Files, h.Files) {
+		s.Host.Kernel != h.Kernel || h.Kernel == "" || len(s.Host.Stats) != len(h.Stats) || !reflect.DeepEqual(s.Host.Files, h.Files) ||
+		!reflect.DeepEqual(s.Host.Holders, h.Holders) {
 		t.Errorf("recorded %+v\nreplayed %+v", h, s.Host)
 	}
 	for _, f := range s.Files {
 		if f.Unused != "" {
 			t.Errorf("%+v", f)
 		}
+	}
+	if sees, err := s.Sees(); sees != detect.NeedFlows|detect.NeedSockets|detect.NeedSettings || err != nil {
+		t.Errorf("sees %v, %v", sees, err)
 	}
 	compare(t, h, sockets.Sockets, flows.Flows, s)
 }

@@ -182,6 +182,9 @@ func TestOpenNothing(t *testing.T) {
 	if err != nil || s.Sockets != nil || s.Flows == nil {
 		t.Errorf("%+v, %v", s, err)
 	}
+	if sees, err := s.Sees(); sees != detect.NeedFlows || err != nil {
+		t.Errorf("sees %v, %v", sees, err)
+	}
 	if _, err := Open(fstest.MapFS{"a": {Data: []byte("net.core.somaxconn = many\n")}}); err == nil {
 		t.Error("a setting that is no number")
 	}
@@ -222,6 +225,9 @@ func TestRecordErrors(t *testing.T) {
 	s, err := Open(os.DirFS(dir))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if sees, err := s.Sees(); sees != detect.NeedSettings || err == nil {
+		t.Errorf("partly: sees %v, %v", sees, err)
 	}
 	if _, err := detect.Scan(s.Host, s.Sockets, s.Flows, detect.Audit{}); err == nil || !strings.Contains(err.Error(), "recorded in part") {
 		t.Errorf("partly: %v", err)

@@ -20,11 +20,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 
 	"github.com/connsleuth/connsleuth/detect"
-	"github.com/connsleuth/connsleuth/detect/snapshot"
 )
 
 func main() {
@@ -63,16 +61,25 @@ type options struct {
 
 // run looks, and reports whether something is as bad as asked for.
 func run(ctx context.Context, o options) (bad bool, err error) {
-	entries, err := choose(o.only)
-	if err != nil {
-		return false, err
+	entries := detect.All()
+	if o.only != "" {
+		if entries, err = detect.Named(strings.Split(o.only, ",")...); err != nil {
+			return false, fmt.Errorf("%w: -list shows them", err)
+		}
 	}
 	v, err := see(ctx, o)
 	if err != nil {
 		return false, err
 	}
 	defer v.close()
-	detectors, blind := detect.Seeing(v.have(), entries...)
+	sees, err := v.Sees()
+	if err != nil {
+		return false, err
+	}
+	if v.Flows != nil && sees&detect.NeedFlows == 0 {
+		v.note("no connection is tracked: there is no flow")
+	}
+	detectors, blind := detect.Seeing(sees, entries...)
 	for _, e := range blind {
 		v.note("%s did not look: it needs to see %v", e.Name(), e.Needs)
 	}
@@ -86,51 +93,8 @@ func run(ctx context.Context, o options) (bad bool, err error) {
 	for _, n := range v.notes {
 		fmt.Fprintln(os.Stderr, "doctor:", n)
 	}
-	if err := show(found, o.json); err != nil {
-		return false, err
-	}
-	return len(found) > 0 && found[0].Severity >= o.failOn, err
-}
-
-// choose returns the detectors of these names, or all.
-func choose(only string) ([]detect.Entry, error) {
-	all := detect.All()
-	if only == "" {
-		return all, nil
-	}
-	var chosen []detect.Entry
-	for name := range strings.SplitSeq(only, ",") {
-		i := slices.IndexFunc(all, func(e detect.Entry) bool { return strings.EqualFold(e.Name(), strings.TrimSpace(name)) })
-		if i < 0 {
-			return nil, fmt.Errorf("no detector %q: -list shows them", name)
-		}
-		chosen = append(chosen, all[i])
-	}
-	return chosen, nil
-}
-
-// see looks at a snapshot or at this host, by way of a snapshot if it is to be
-// recorded.
-func see(ctx context.Context, o options) (*view, error) {
-	if o.from != "" && o.record != "" {
-		return nil, errors.New("-from and -record exclude each other")
-	}
-	if o.from != "" {
-		return open(o.from)
-	}
-	v, err := live(ctx)
-	if err != nil || o.record == "" {
-		return v, err
-	}
-	defer v.close()
-	if err := snapshot.Record(o.record, v.Host, proc, v.Sockets, v.Flows); err != nil {
-		return nil, err
-	}
-	recorded, err := open(o.record)
-	if err == nil {
-		recorded.notes = append(v.notes, recorded.notes...)
-	}
-	return recorded, err
+	bad = len(found) > 0 && found[0].Severity >= o.failOn
+	return bad, errors.Join(err, show(found, o.json))
 }
 
 // show writes the findings, the worst first.
