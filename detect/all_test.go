@@ -46,7 +46,11 @@ func TestFindingText(t *testing.T) {
 	h := rows(t, strings.TrimSpace, []string{
 		"ipv4     2 tcp      6 431965 ESTABLISHED src=" + server + " dst=" + client + " sport=9102 dport=51522 [UNREPLIED] src=" + client + " dst=" + server + " sport=51522 dport=9102 mark=0 use=2",
 	}, []string{"LISTEN " + server + " 9102 0.0.0.0 0"})
-	f := Ghosts(h)[0]
+	ghosts, err := Named("Ghosts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := Find(h, ghosts[0])[0]
 	f.Evidence.Sockets, f.Evidence.Missing = h.Sockets, []string{"the peer"}
 	f.Count, f.Limit, f.Until = 7, 3, now.Add(time.Hour)
 	text := f.Text()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -89,7 +90,11 @@ func sysctlHost(t testing.TB, text ...string) Host {
 func auditOf(t *testing.T, a Audit, h Host) map[string]Finding {
 	t.Helper()
 	found := make(map[string]Finding)
-	for _, f := range find(t, func(h Host) []Finding { return Find(h, a) }, h) {
+	all := Find(h, a)
+	if again := Find(h, a); !reflect.DeepEqual(all, again) {
+		t.Errorf("the same host gave %v, then %v", all, again)
+	}
+	for _, f := range all {
 		key := fmt.Sprintf("%v %s", f.Severity, f.Subject)
 		if _, twice := found[key]; twice {
 			t.Errorf("%s is told twice", key)

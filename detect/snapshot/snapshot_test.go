@@ -56,7 +56,7 @@ func TestOpenText(t *testing.T) {
 			t.Errorf("got  %q\nwant %q", got, want)
 		}
 	}
-	kinds := map[string]Kind{"counters": Stats, "notes.txt": Unknown, "settings.out": Sysctls, "sockets": NetstatSockets, "table.log": TextFlows}
+	kinds := map[string]Kind{"counters": Stats, "notes.txt": Unknown, "settings.txt": Sysctls, "sockets": NetstatSockets, "table": TextFlows}
 	for _, f := range s.Files {
 		if f.Kind != kinds[f.Name] || (f.Unused != "") != (f.Kind == Unknown) {
 			t.Errorf("%+v, want %q", f, kinds[f.Name])
