@@ -16,8 +16,15 @@ type Host struct {
 	Now     time.Time
 	Flows   []conntrack.Flow
 	Sockets []sockdiag.Socket
-	// Settings are the tracker's; the zero Settings is not known.
+	// Settings are the tracker's, and Sysctls those of sockets; the zero
+	// Settings are not known.
 	Settings conntrack.Settings
+	Sysctls  sockdiag.Settings
+	// Old are settings of old kernels: see OldSettings.
+	Old []Setting
+	// Kernel is the release of the kernel (uname -r), such as 6.12.48-amd64;
+	// empty is not known.
+	Kernel string
 	// Usage is how full the tracker is; the zero Usage is not known.
 	Usage conntrack.Usage
 	// Stats are the tracker's counters of each processor; nil is not known.

@@ -1,148 +1,122 @@
-// Command doctor looks at this host once and tells what is wrong with its
-// connections, the worst first: cause, evidence, and what to do.
+// Command doctor looks at this host once, or at a snapshot of one, and says
+// what is wrong with its connections, why, and what to do.
 //
-//	go run ./examples/doctor [-only NAMES] [-fail-on SEVERITY] [-json] [-list]
+//	go run ./examples/doctor [-from DIR] [-record DIR] [-only NAME,…] [-fail-on SEVERITY] [-json]
 //
-// Its exit status is 0 if nothing was found at that severity or above, 1 if
-// something was, and 2 if it could not look. Without privileges it does what it
-// can, and says what it could not see.
+// It changes nothing. Without privileges it does what it can, and says what it
+// could not see. DIR can hold what -record wrote, or text in files of any name:
+// conntrack -L, ss -tanopie or netstat -natp, sysctl -a,
+// /proc/net/stat/nf_conntrack.
+//
+// Its exit status is 0 when there is nothing of that severity, 1 when there is,
+// and 2 when it could not look.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 
 	"github.com/connsleuth/connsleuth/detect"
 )
 
-type detector struct {
-	name  string
-	flows bool // it is wrong without flows
-	find  func(detect.Host) []detect.Finding
-}
-
-// detectors are what it looks for, with the incidents' own thresholds. Those
-// that need flows are left out where flows cannot be seen.
-var detectors = []detector{
-	{"Ghosts", true, with(detect.Ghosts{})},
-	{"LostFlows", true, with(detect.LostFlows{})},
-	{"PerSource", false, with(detect.PerSource{})},
-	{"IdleFlood", false, with(detect.IdleFlood{})},
-	{"SynFlood", false, with(detect.SynFlood{})},
-	{"OutboundScan", false, with(detect.OutboundScan{})},
-	{"Leaks", false, with(detect.Leaks{})},
-	{"AcceptQueue", false, with(detect.AcceptQueue{})},
-	{"Pressure", false, with(detect.Pressure{})},
-	{"PortReuse", true, with(detect.PortReuse{})},
-	{"PortSpace", true, with(detect.PortSpace{})},
-	{"Descriptors", false, with(detect.Descriptors{})},
-	{"Census", false, with(detect.Census{})},
-}
-
-func with(d detect.Detector) func(detect.Host) []detect.Finding {
-	return func(h detect.Host) []detect.Finding { return detect.Find(h, d) }
-}
-
-var severities = map[string]detect.Severity{
-	"info": detect.Info, "warning": detect.Warning, "critical": detect.Critical,
-}
-
 func main() {
-	only := flag.String("only", "", "`NAMES` of detectors, joined by commas; all if empty")
-	failOn := flag.String("fail-on", "warning", "`SEVERITY` from which findings make the exit status 1: info, warning, critical")
-	asJSON := flag.Bool("json", false, "write one JSON object a line and finding")
+	var o options
+	flag.StringVar(&o.from, "from", "", "look at the snapshot in `DIR`, not at this host")
+	flag.StringVar(&o.record, "record", "", "write a snapshot of this host to the new `DIR`, and look at it")
+	flag.StringVar(&o.only, "only", "", "look with these detectors only: `NAME,…`")
+	flag.BoolVar(&o.json, "json", false, "write one JSON object a line and finding")
 	list := flag.Bool("list", false, "list the detectors")
+	o.failOn = detect.Warning
+	flag.TextVar(&o.failOn, "fail-on", o.failOn, "exit with 1 at this `SEVERITY` and above: info, warning, critical")
 	flag.Parse()
 	if *list {
-		for _, d := range detectors {
-			fmt.Println(d.name)
+		for _, e := range detect.All() {
+			fmt.Printf("%-12s %s\n", e.Name(), e.About)
 		}
 		return
 	}
-	worst, err := run(*only, *asJSON)
-	least, known := severities[*failOn]
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	bad, err := run(ctx, o)
+	stop()
 	switch {
-	case !known:
-		err = fmt.Errorf("-fail-on %q: want info, warning or critical", *failOn)
-		fallthrough
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "doctor:", err)
 		os.Exit(2)
-	case worst >= least:
+	case bad:
 		os.Exit(1)
 	}
 }
 
-// run tells what it finds, and returns the worst severity.
-func run(only string, asJSON bool) (worst detect.Severity, err error) {
-	var names []string
-	if only != "" {
-		names = strings.Split(only, ",")
-	}
-	for _, name := range names {
-		if !slices.ContainsFunc(detectors, func(d detector) bool { return d.name == name }) {
-			return 0, fmt.Errorf("-only: no detector %q: -list shows them", name)
+type options struct {
+	from, record, only string
+	json               bool
+	failOn             detect.Severity
+}
+
+// run looks, and reports whether something is as bad as asked for.
+func run(ctx context.Context, o options) (bad bool, err error) {
+	entries := detect.All()
+	if o.only != "" {
+		if entries, err = detect.Named(strings.Split(o.only, ",")...); err != nil {
+			return false, fmt.Errorf("%w: -list shows them", err)
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	seen, err := look(ctx)
+	v, err := see(ctx, o)
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	for _, blind := range seen.blind {
-		fmt.Fprintln(os.Stderr, "not seen:", blind)
+	defer v.close()
+	sees, err := v.Sees()
+	if err != nil {
+		return false, err
 	}
-	var found []detect.Finding
-	for _, d := range detectors {
-		if (names == nil || slices.Contains(names, d.name)) && (seen.flows || !d.flows) {
-			found = append(found, d.find(seen.host)...)
-		}
+	if v.Flows != nil && sees&detect.NeedFlows == 0 {
+		v.note("no connection is tracked: there is no flow")
 	}
-	slices.SortStableFunc(found, func(a, b detect.Finding) int { return int(b.Severity) - int(a.Severity) })
+	detectors, blind := detect.Seeing(sees, entries...)
+	for _, e := range blind {
+		v.note("%s did not look: it needs to see %v", e.Name(), e.Needs)
+	}
+	if len(detectors) == 0 {
+		return false, errors.New("no detector could look:\n  " + strings.Join(v.notes, "\n  "))
+	}
+	found, err := detect.Scan(v.Host, v.Sockets, v.Flows, detectors...)
+	for _, s := range v.Skipped() {
+		v.note("left out: %v", s)
+	}
+	for _, n := range v.notes {
+		fmt.Fprintln(os.Stderr, "doctor:", n)
+	}
+	bad = len(found) > 0 && found[0].Severity >= o.failOn
+	return bad, errors.Join(err, show(found, o.json))
+}
+
+// show writes the findings, the worst first.
+func show(found []detect.Finding, asJSON bool) error {
+	out := json.NewEncoder(os.Stdout)
+	out.SetEscapeHTML(false)
 	for _, f := range found {
-		worst = max(worst, f.Severity)
-		if err := tell(f, asJSON); err != nil {
-			return 0, err
+		var err error
+		switch {
+		case asJSON:
+			err = out.Encode(f)
+		case f.Severity > detect.Info:
+			_, err = fmt.Println(f.Text())
+		default:
+			_, err = fmt.Println(f)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if len(found) == 0 && !asJSON {
 		fmt.Println("nothing found")
 	}
-	return worst, nil
-}
-
-func tell(f detect.Finding, asJSON bool) error {
-	if !asJSON {
-		fmt.Printf("%v: %s (%s, %v)\n  cause: %s\n", f.Severity, f.Subject, f.Detector, f.Confidence, f.Cause)
-		for _, line := range evidence(f) {
-			fmt.Println("  seen: ", line)
-		}
-		for _, fix := range f.Fix {
-			fmt.Println("  fix:  ", fix)
-		}
-		return nil
-	}
-	return json.NewEncoder(os.Stdout).Encode(object{
-		f.Detector, f.Severity.String(), f.Confidence.String(), f.Subject, f.Count, f.Limit, f.Cause, f.Fix, evidence(f),
-	})
-}
-
-// object is a finding in JSON.
-type object struct {
-	Detector   string   `json:"detector"`
-	Severity   string   `json:"severity"`
-	Confidence string   `json:"confidence"`
-	Subject    string   `json:"subject"`
-	Count      uint64   `json:"count"`
-	Limit      uint64   `json:"limit"`
-	Cause      string   `json:"cause"`
-	Fix        []string `json:"fix"`
-	Evidence   []string `json:"evidence"`
+	return nil
 }

@@ -31,10 +31,11 @@ var arrows = map[string][]string{
 	"conntrack": {"internal/nfnl", "internal/record", unix},
 	"sockdiag":  {"internal/nfnl", "internal/record", unix},
 
-	"detect":        {"conntrack", "sockdiag"}, // their values: it opens no socket
-	"detect/packet": {},
-	"detect/nflog":  {"detect/packet", "internal/nfnl", nflog, netlink, unix},
-	"detect/reject": {"conntrack", "detect", "detect/nflog", "detect/packet", "sockdiag"},
+	"detect":          {"conntrack", "sockdiag"}, // their values: it opens no socket
+	"detect/packet":   {},
+	"detect/snapshot": {"conntrack", "detect", "sockdiag"},
+	"detect/nflog":    {"detect/packet", "internal/nfnl", nflog, netlink, unix},
+	"detect/reject":   {"conntrack", "detect", "detect/nflog", "detect/packet", "sockdiag"},
 
 	"ban":          {}, // knows no detector
 	"ban/bantest":  {"ban"},
@@ -59,7 +60,7 @@ var examples = append(public(), "internal/incidents", "internal/lab")
 
 func public() []string {
 	return []string{
-		"conntrack", "sockdiag", "detect", "detect/nflog", "detect/packet", "detect/reject",
+		"conntrack", "sockdiag", "detect", "detect/nflog", "detect/packet", "detect/reject", "detect/snapshot",
 		"ban", "ban/cut", "ban/fail2ban", "ban/ipset", "ban/nft",
 	}
 }
