@@ -56,12 +56,12 @@ func TestFindingText(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := Find(h, ghosts[0])[0]
-	f.Evidence.Sockets, f.Evidence.Missing = h.Sockets, []string{"the peer"}
-	f.Count, f.Limit, f.Until = 7, 3, now.Add(time.Hour)
+	f.Evidence.Sockets, f.Evidence.Log, f.Evidence.Missing = h.Sockets, []string{"[ 1.5] table full"}, []string{"the peer"}
+	f.Count, f.Limit, f.Since, f.Until = 7, 3, now, now.Add(time.Hour)
 	text := f.Text()
-	for _, want := range append([]string{"CRITICAL: " + f.Subject + " (Ghosts, likely)\n", "  " + f.Cause, "[7, limit 3] until 2026-05-04 13:00:00\n",
+	for _, want := range append([]string{"CRITICAL: " + f.Subject + " (Ghosts, likely)\n", "  " + f.Cause, "[7, limit 3] since 2026-05-04 12:00:00 until 2026-05-04 13:00:00\n",
 		"    | ipv4     2 tcp      6 431965 ESTABLISHED src=10.1.32.70", "    | ", "LISTEN", "    | net.netfilter.nf_conntrack_tcp_loose = 1\n",
-		"  not known: the peer\n"}, f.Fix...) {
+		"    | [ 1.5] table full\n", "  not known: the peer\n"}, f.Fix...) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -75,16 +75,16 @@ func TestFindingText(t *testing.T) {
 		Evidence                                       struct {
 			Flows, Sockets []map[string]any
 			Settings       map[string]string
-			Missing        []string
+			Log, Missing   []string
 		}
 	}
 	if err != nil || json.Unmarshal(b, &got) != nil || got.Detector != "Ghosts" || got.Severity != "critical" || got.Confidence != "likely" ||
 		got.Subject != f.Subject || got.Cause != f.Cause || got.Count != 7 || got.Limit != 3 || !got.Until.Equal(f.Until) || len(got.Fix) != 3 ||
-		len(got.Evidence.Flows) != 1 || len(got.Evidence.Sockets) != 1 || got.Evidence.Settings["net.netfilter.nf_conntrack_tcp_loose"] != "1" || len(got.Evidence.Missing) != 1 {
+		len(got.Evidence.Flows) != 1 || len(got.Evidence.Sockets) != 1 || got.Evidence.Settings["net.netfilter.nf_conntrack_tcp_loose"] != "1" || len(got.Evidence.Log) != 1 || len(got.Evidence.Missing) != 1 {
 		t.Errorf("%v\n%s", err, b)
 	}
 	b, err = Finding{Severity: Info}.MarshalJSON()
-	if s := string(b); err != nil || strings.Contains(s, "since") || strings.Contains(s, "until") || !strings.Contains(s, `"fix":[]`) {
+	if s := string(b); err != nil || strings.Contains(s, "since") || strings.Contains(s, `"log"`) || strings.Contains(s, "until") || !strings.Contains(s, `"fix":[]`) {
 		t.Errorf("%s, %v", b, err)
 	}
 }

@@ -65,7 +65,7 @@ func (s *shortage) fix(sources []netip.Prefix, counts map[netip.Prefix]uint64) [
 	var fix []string
 	for _, source := range sources[:min(len(sources), 3)] {
 		fix = append(fix, fmt.Sprintf("unless it is one of yours, ban %s or limit it, and end its %d connections: `ss -K dst %s`",
-			sourceText(source), counts[source], sourceText(source)))
+			bare(source), counts[source], bare(source)))
 	}
 	if s.states[sockdiag.CloseWait] > s.held/2 {
 		fix = append(fix, "have the application close what its peers have closed (CLOSE_WAIT): Leaks")

@@ -42,13 +42,14 @@ type ownAddrs map[netip.Addr]struct{}
 func newOwnAddrs(h *Host) ownAddrs {
 	own := make(ownAddrs, len(h.Addrs))
 	for _, a := range h.Addrs {
-		own.add(a.Unmap().WithZone(""))
+		own.add(a)
 	}
 	return own
 }
 
-// add adds one, as of a socket.
+// add adds one, IPv4 as such.
 func (o ownAddrs) add(a netip.Addr) {
+	a = a.Unmap().WithZone("")
 	if _, ok := o[a]; !ok {
 		o[a] = struct{}{}
 	}

@@ -12,7 +12,7 @@ import (
 
 // Finding is a trouble that a detector found, why it is one, and what to do.
 type Finding struct {
-	// Detector is the name of the function that found it: "Ghosts".
+	// Detector is the name of the one that found it: "Ghosts".
 	Detector string
 	Severity Severity
 	// Confidence grades Cause. Evidence.Missing says what would raise it.

@@ -91,7 +91,7 @@ func (h *Host) ghost(f *conntrack.Flow) Finding {
 		Fix: []string{
 			"delete the entry: `" + DeleteCommand(f) + "`",
 			"keep closing entries longer than the longest request: raise `net.netfilter.nf_conntrack_tcp_timeout_close_wait`",
-			"pick up nothing in the middle: `sysctl net.netfilter.nf_conntrack_tcp_loose=0`, at the cost of every " +
+			"pick up nothing in the middle: `sysctl -w net.netfilter.nf_conntrack_tcp_loose=0`, at the cost of every " +
 				"connection that lives while the tracker starts or its table is flushed",
 		},
 		Evidence: Evidence{Flows: []conntrack.Flow{*f}},
@@ -112,11 +112,7 @@ func (h *Host) ghost(f *conntrack.Flow) Finding {
 }
 
 func (h *Host) looseSettings() []Setting {
-	loose := "0"
-	if h.Settings.TCPLoose {
-		loose = "1"
-	}
-	settings := []Setting{{"net.netfilter.nf_conntrack_tcp_loose", loose}}
+	settings := []Setting{{"net.netfilter.nf_conntrack_tcp_loose", fmt.Sprint(flag(h.Settings.TCPLoose))}}
 	if s, ok := timeoutSetting(h.Settings, conntrack.TCPCloseWait); ok {
 		settings = append(settings, s)
 	}

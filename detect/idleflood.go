@@ -112,7 +112,7 @@ func (d *IdleFlood) finding(g *gathering, l *load, idle, forever, all uint64) Fi
 	f.Fix = []string{
 		banFix(f.Sources[0]),
 		"have the application close connections that bring no request: a read timeout of seconds",
-		"find dead peers sooner: SO_KEEPALIVE set by the application, and `sysctl net.ipv4.tcp_keepalive_time=1200`",
+		"find dead peers sooner: SO_KEEPALIVE set by the application, and `sysctl -w net.ipv4.tcp_keepalive_time=1200`",
 		"put a source that may do this, such as a pool of connections, into Allow",
 	}
 	if idle <= d.limit() {

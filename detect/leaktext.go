@@ -71,7 +71,7 @@ func halfClosedOrphans(f *Finding, p *pile) {
 	f.Severity = Info
 	f.Cause = fmt.Sprintf("%d sockets are FIN_WAIT2: this host has closed, and the peers have not; "+
 		"each ends after tcp_fin_timeout", p.count)
-	f.Fix = []string{"end them sooner: `sysctl net.ipv4.tcp_fin_timeout=30`"}
+	f.Fix = []string{"end them sooner: `sysctl -w net.ipv4.tcp_fin_timeout=30`"}
 	if f.Evidence.Sockets[0].Has(sockdiag.UnknownOwner) {
 		f.Confidence = Possible
 		f.Cause = fmt.Sprintf("%d sockets are FIN_WAIT2: this host has closed its half, and the peers have not", p.count)
@@ -86,7 +86,7 @@ func (l *leaking) unanswered(f *Finding, k pileKey, p *pile) {
 	f.Cause = fmt.Sprintf("%d sockets are %v and no process has them: %s; %s", p.count, k.state, p.why(k.state), p.weight())
 	f.Sources = p.peers.above(f.Limit)
 	f.Fix = []string{
-		"give up sooner: `sysctl net.ipv4.tcp_orphan_retries=1` (0 means 8)",
+		"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1` (0 means 8)",
 		fmt.Sprintf("end them now: `ss -K state %s '%s'`", ssWord(k.state), k.service.filter()),
 	}
 	if len(f.Sources) > 0 {

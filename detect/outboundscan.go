@@ -54,7 +54,7 @@ type attempt struct {
 type attempts struct {
 	*OutboundScan
 	counts map[attempt]uint32
-	own    map[netip.Addr]bool
+	own    ownAddrs
 	whole  time.Duration   // the timeout of SYN_SENT; 0 is not known
 	rows   map[attempt]int // the first of each, up to evidenceRows
 	sock   []sockdiag.Socket
@@ -63,10 +63,7 @@ type attempts struct {
 
 // Look begins a pass.
 func (d OutboundScan) Look(h *Host) Look {
-	a := &attempts{OutboundScan: &d, counts: make(map[attempt]uint32), own: make(map[netip.Addr]bool), rows: make(map[attempt]int)}
-	for _, addr := range h.Addrs {
-		a.own[addr.Unmap().WithZone("")] = true
-	}
+	a := &attempts{OutboundScan: &d, counts: make(map[attempt]uint32), own: newOwnAddrs(h), rows: make(map[attempt]int)}
 	if h.Settings.Has("nf_conntrack_tcp_timeout_syn_sent") {
 		a.whole = h.Settings.Timeouts.TCP(conntrack.TCPSynSent)
 	}
@@ -77,7 +74,7 @@ func (a *attempts) socket(s *sockdiag.Socket) {
 	if s.State != sockdiag.SynSent {
 		return
 	}
-	a.own[s.Local.Addr()] = true
+	a.own.add(s.Local.Addr())
 	if s.Timer != sockdiag.TimerOff && s.Retransmits == 0 {
 		return
 	}
@@ -102,7 +99,7 @@ func (a *attempts) flow(f *conntrack.Flow) {
 		return
 	}
 	k := attempt{to: t.Dst.As16(), port: t.DstPort, ageless: !known, flow: true}
-	if !a.own[t.Src] {
+	if !a.own.has(t.Src) {
 		k.from = t.Src.As16()
 	} else if a.bySocket(k) {
 		return
@@ -160,14 +157,7 @@ func (a *attempts) findings() []Finding {
 
 func (k attempt) compare(b attempt) int {
 	return cmp.Or(slices.Compare(k.from[:], b.from[:]), cmp.Compare(k.port, b.port), slices.Compare(k.to[:], b.to[:]),
-		cmp.Compare(asNumber(k.ageless), asNumber(b.ageless)), cmp.Compare(asNumber(k.flow), asNumber(b.flow)))
-}
-
-func asNumber(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
+		cmp.Compare(flag(k.ageless), flag(b.ageless)), cmp.Compare(flag(k.flow), flag(b.flow)))
 }
 
 // distinct is how many destinations there are; one can be there twice, as
@@ -229,7 +219,7 @@ func (a *attempts) dead(k attempt, to []attempt, n uint64) Finding {
 		k.who(), n, peer, to[0].port)
 	f.Fix = []string{
 		fmt.Sprintf("see where the packets end: `traceroute -T -p %d %v`", to[0].port, peer),
-		"give up sooner: `sysctl net.ipv4.tcp_syn_retries=3`, or a connect timeout of the application",
+		"give up sooner: `sysctl -w net.ipv4.tcp_syn_retries=3`, or a connect timeout of the application",
 	}
 	a.doubt(&f, to)
 	return f

@@ -68,17 +68,9 @@ func (p *peers) above(limit uint64) []netip.Prefix {
 func (p *peers) text(sources []netip.Prefix) string {
 	var words []string
 	for _, s := range sources[:min(len(sources), 3)] {
-		words = append(words, fmt.Sprintf("%d of %s", p.of[s], sourceText(s)))
+		words = append(words, fmt.Sprintf("%d of %s", p.of[s], bare(s)))
 	}
 	return strings.Join(words, ", ")
-}
-
-// sourceText writes a source without the length if it is one address.
-func sourceText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 // isTCP reports whether a row is of TCP. Text does not always say so.

@@ -146,9 +146,9 @@ var stateFix = map[sockdiag.State][]string{
 		"find dead peers sooner: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application",
 		"put a source that may do this into Allow",
 	},
-	sockdiag.SynRecv:   {"answer without memory: `sysctl net.ipv4.tcp_syncookies=1`"},
+	sockdiag.SynRecv:   {"answer without memory: `sysctl -w net.ipv4.tcp_syncookies=1`"},
 	sockdiag.CloseWait: {"have the application close at end of file: `ss -tnp state close-wait` names it"},
-	sockdiag.FinWait1:  {"give up sooner: `sysctl net.ipv4.tcp_orphan_retries=1`"},
+	sockdiag.FinWait1:  {"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"},
 }
 
 // offence is a finding about a source, without what it did.

@@ -129,7 +129,7 @@ type gathering struct {
 	counts    tally
 	kinds     uint64 // those counted, without marks: 1<<kind
 	listening map[uint16]bool
-	own       map[netip.Addr]bool
+	own       ownAddrs
 	last      netip.Addr // of own
 	sockets   bool       // a socket was seen
 	limit     func(kind uint8) uint64
@@ -141,14 +141,10 @@ type gathering struct {
 const evidenceRows = 256
 
 func (o *Sources) gather(h *Host, limit func(kind uint8) uint64) *gathering {
-	g := &gathering{
+	return &gathering{
 		Sources: o, counts: make(tally), limit: limit, kept: make(map[sourceKey]int),
-		listening: make(map[uint16]bool), own: make(map[netip.Addr]bool),
+		listening: make(map[uint16]bool), own: newOwnAddrs(h),
 	}
-	for _, a := range h.Addrs {
-		g.own[a.Unmap().WithZone("")] = true
-	}
-	return g
 }
 
 // see notes what a socket tells of the host.
@@ -157,7 +153,8 @@ func (g *gathering) see(s *sockdiag.Socket) {
 	if s.State == sockdiag.Listen {
 		g.listening[s.Local.Port()] = true
 	} else if local := s.Local.Addr(); local != g.last {
-		g.own[local.Unmap()], g.last = true, local
+		g.own.add(local)
+		g.last = local
 	}
 }
 
@@ -193,7 +190,7 @@ func foreign(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() && !a
 // whose source is translated are those of clients behind this host.
 func (g *gathering) forwarded(f *conntrack.Flow) bool {
 	t := &f.Original
-	if !f.Has(conntrack.FieldTCP) || g.own[t.Src] || !foreign(t.Src) || g.sockets && g.own[f.Reply.Src] {
+	if !f.Has(conntrack.FieldTCP) || g.own.has(t.Src) || !foreign(t.Src) || g.sockets && g.own.has(f.Reply.Src) {
 		return false
 	}
 	return f.Reply.Dst == t.Src

@@ -127,9 +127,9 @@ func (d *SynFlood) flood(g *gathering, pass func(sourceKey) bool, limit uint64, 
 		Detector: "SynFlood", Severity: Warning, Confidence: Likely, Subject: subject, Count: c.count, Limit: limit,
 		Cause: fmt.Sprintf("%s: %d half-open connections (SYN_RECV) of %d sources, %s", subject, c.count, len(loads), c.verdict()),
 		Fix: []string{
-			"answer without memory: `sysctl net.ipv4.tcp_syncookies=1`",
-			"hold more of them: `sysctl net.ipv4.tcp_max_syn_backlog=65536`, and a larger backlog of the listener, bounded by `net.core.somaxconn`",
-			"give up sooner: `sysctl net.ipv4.tcp_synack_retries=3`",
+			"answer without memory: `sysctl -w net.ipv4.tcp_syncookies=1`",
+			"hold more of them: `sysctl -w net.ipv4.tcp_max_syn_backlog=65536`, and a larger backlog of the listener, bounded by `net.core.somaxconn`",
+			"give up sooner: `sysctl -w net.ipv4.tcp_synack_retries=3`",
 		},
 	}
 	f.Evidence.Missing = []string{"whether `net.ipv4.tcp_syncookies` is on"}

@@ -35,13 +35,16 @@ func (f Finding) counts() string {
 	if f.Count != 0 && f.Limit != 0 {
 		s = fmt.Sprintf(" [%d, limit %d]", f.Count, f.Limit)
 	}
+	if !f.Since.IsZero() {
+		s += " since " + f.Since.Format(time.DateTime)
+	}
 	if !f.Until.IsZero() {
 		s += " until " + f.Until.Format(time.DateTime)
 	}
 	return s
 }
 
-// lines are the rows and settings as the tools write them.
+// lines are the rows, settings and lines of a log as the tools write them.
 func (e Evidence) lines() []string {
 	var lines []string
 	for _, s := range e.Sockets {
@@ -53,7 +56,7 @@ func (e Evidence) lines() []string {
 	for _, s := range e.Settings {
 		lines = append(lines, s.String())
 	}
-	return lines
+	return append(lines, e.Log...)
 }
 
 type findingJSON struct {
@@ -75,6 +78,7 @@ type evidenceJSON struct {
 	Flows    []conntrack.Flow  `json:"flows,omitempty"`
 	Sockets  []sockdiag.Socket `json:"sockets,omitempty"`
 	Settings map[string]string `json:"settings,omitempty"`
+	Log      []string          `json:"log,omitempty"`
 	Missing  []string          `json:"missing,omitempty"`
 }
 
@@ -82,7 +86,7 @@ type evidenceJSON struct {
 // subject, count, limit, cause, fix and evidence, and sources, since and until
 // where they are known.
 func (f Finding) MarshalJSON() ([]byte, error) {
-	e := evidenceJSON{Flows: f.Evidence.Flows, Sockets: f.Evidence.Sockets, Missing: f.Evidence.Missing}
+	e := evidenceJSON{Flows: f.Evidence.Flows, Sockets: f.Evidence.Sockets, Log: f.Evidence.Log, Missing: f.Evidence.Missing}
 	for _, s := range f.Evidence.Settings {
 		if e.Settings == nil {
 			e.Settings = make(map[string]string)
