@@ -11,7 +11,7 @@ import (
 func (q *queues) advise(f *Finding, l *sockdiag.Socket, w *waiting) {
 	longer := []string{
 		fmt.Sprintf("let more wait: a larger argument of listen(2) than %d, and `sysctl net.core.somaxconn` no less; "+
-			"the application must listen anew", l.Backlog),
+			"the application must listen anew", f.Limit),
 		"accept in a loop of its own, and until accept(2) would block",
 	}
 	stack := []string{
@@ -30,8 +30,8 @@ func (q *queues) advise(f *Finding, l *sockdiag.Socket, w *waiting) {
 		f.Cause += fmt.Sprintf("; the first has waited for %s: the application does not accept, or far too slowly",
 			w.oldest.Truncate(time.Second/10))
 		f.Fix = stack
-		if !q.now.IsZero() {
-			f.Since = q.now.Add(-w.oldest)
+		if !q.host.Now.IsZero() {
+			f.Since = q.host.Now.Add(-w.oldest)
 		}
 	default:
 		f.Severity-- // it may be over in an instant

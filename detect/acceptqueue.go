@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -37,12 +38,12 @@ func (AcceptQueue) Name() string { return "AcceptQueue" }
 
 // Look gathers the listeners that are full and the connections that wait.
 func (d AcceptQueue) Look(h *Host) Look {
-	q := &queues{now: h.Now, stuck: cmp.Or(d.Stuck, time.Second), waiting: make(map[place]*waiting)}
+	q := &queues{host: h, stuck: cmp.Or(d.Stuck, time.Second), waiting: make(map[place]*waiting)}
 	return Look{Socket: q.socket, Findings: q.findings}
 }
 
 type queues struct {
-	now       time.Time
+	host      *Host
 	stuck     time.Duration
 	full      []sockdiag.Socket
 	listeners map[place]int // by the place where they listen
@@ -89,9 +90,18 @@ func (q *queues) listener(s *sockdiag.Socket) {
 	if len(q.listeners) < maxPiles {
 		q.listeners[placeOf(s)]++
 	}
-	if s.AcceptQueue > 0 && s.AcceptQueue >= s.Backlog && !s.Has(sockdiag.UnknownBacklog) && len(q.full) < maxPiles {
+	if n, known := q.host.backlog(s); known && s.AcceptQueue > 0 && s.AcceptQueue >= n && len(q.full) < maxPiles {
 		q.full = append(q.full, *s)
 	}
+}
+
+// backlog is that of a listener or, where a row of text does not tell it, the
+// most that it can be: net.core.somaxconn.
+func (h *Host) backlog(s *sockdiag.Socket) (n uint32, known bool) {
+	if !s.Has(sockdiag.UnknownBacklog) {
+		return s.Backlog, true
+	}
+	return uint32(min(h.Sysctls.Somaxconn, math.MaxUint32)), h.Sysctls.Has(somaxconn)
 }
 
 func (q *queues) wait(s *sockdiag.Socket) {
@@ -184,18 +194,24 @@ func (w *waiting) join(o *waiting) {
 }
 
 func (q *queues) finding(l *sockdiag.Socket, w *waiting) Finding {
+	backlog, _ := q.host.backlog(l)
 	f := Finding{
 		Detector: "AcceptQueue", Severity: Warning, Confidence: Likely,
 		Subject: "listener " + l.Local.String(),
-		Count:   uint64(l.AcceptQueue), Limit: uint64(l.Backlog),
+		Count:   uint64(l.AcceptQueue), Limit: uint64(backlog),
 		Evidence: Evidence{Sockets: append([]sockdiag.Socket{*l}, w.rows...)},
 	}
-	f.Cause = fmt.Sprintf("%d connections wait for accept(2), with a backlog of %d: the queue is full at the next one",
-		l.AcceptQueue, l.Backlog)
-	if l.AcceptQueue > l.Backlog {
+	most := ""
+	if l.Has(sockdiag.UnknownBacklog) {
+		most = "at most "
+		f.Evidence.Settings = []Setting{{somaxconn, fmt.Sprint(backlog)}}
+	}
+	f.Cause = fmt.Sprintf("%d connections wait for accept(2), with a backlog of %s%d: the queue is full", l.AcceptQueue, most, backlog)
+	if l.AcceptQueue > backlog {
 		f.Severity = Critical
-		f.Cause = fmt.Sprintf("%d connections wait for accept(2), with a backlog of %d: the queue is full, and new ones are dropped",
-			l.AcceptQueue, l.Backlog)
+		f.Cause += ", and new ones are dropped"
+	} else {
+		f.Cause += " at the next one"
 	}
 	q.together(&f, l)
 	w.tell(&f)

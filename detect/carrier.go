@@ -29,7 +29,7 @@ type carrier struct {
 func carry(key ends, s *sockdiag.Socket) carrier {
 	c := carrier{
 		ends: key, protocol: s.Protocol, family: s.Family, state: s.State, timer: s.Timer, retransmits: s.Retransmits,
-		fields: s.Fields & (sockdiag.FieldShutdown | sockdiag.FieldCgroup), shutdown: s.Shutdown,
+		fields: s.Fields & (sockdiag.FieldShutdown | sockdiag.FieldCgroup | sockdiag.UnknownOwner | sockdiag.UnknownTimer), shutdown: s.Shutdown,
 		device: s.Interface, uid: s.UID, inode: s.Inode, recvQueue: s.RecvQueue, sendQueue: s.SendQueue,
 		cookie: s.Cookie, cgroup: s.CgroupID, expires: s.Expires, idle: -1,
 	}

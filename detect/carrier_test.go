@@ -13,7 +13,7 @@ func TestCarrierSocket(t *testing.T) {
 	s.Protocol, s.Timer, s.Expires, s.Retransmits = sockdiag.TCP, sockdiag.TimerOn, 3*time.Second, 2
 	s.Interface, s.UID, s.Inode, s.Cookie, s.CgroupID = 7, 1000, 4711, 1<<40, 99
 	s.RecvQueue, s.SendQueue, s.Shutdown = 5, 6, sockdiag.ShutdownReceive
-	s.Fields = sockdiag.FieldShutdown | sockdiag.FieldCgroup
+	s.Fields = sockdiag.FieldShutdown | sockdiag.FieldCgroup | sockdiag.UnknownOwner | sockdiag.UnknownTimer
 	c := carry(socketEnds(&s), &s)
 	if got := c.socket(); got != s {
 		t.Errorf("got %+v, want %+v", got, s)

@@ -34,6 +34,7 @@ const (
 	working     uint8 = iota
 	idleAlive         // keep-alives are on
 	idleForever       // no timer runs
+	idleUntimed       // whether one runs is not known
 	unsure            // without tcp_info, nothing queued
 )
 
@@ -69,6 +70,8 @@ func (d *IdleFlood) kind(s *sockdiag.Socket) uint8 {
 		return working
 	case s.Timer == sockdiag.TimerKeepalive:
 		return idleAlive
+	case s.Has(sockdiag.UnknownTimer):
+		return idleUntimed
 	}
 	return idleForever
 }
@@ -78,15 +81,15 @@ func (d *IdleFlood) findings(g *gathering) []Finding {
 		return func(k sourceKey) bool { return slices.Contains(kinds, k.of()) && g.incoming(k) }
 	}
 	// Those that are unsure decide too, so that a half-told flood is one.
-	maybe := is(idleAlive, idleForever, unsure)
+	maybe := is(idleAlive, idleForever, idleUntimed, unsure)
 	offenders := g.offenders(maybe, d.limit())
 	if len(offenders) == 0 {
 		return nil
 	}
-	idle, forever, all := g.totals(is(idleAlive, idleForever)), g.totals(is(idleForever)), g.totals(g.incoming)
+	alive, forever, untimed, all := g.totals(is(idleAlive)), g.totals(is(idleForever)), g.totals(is(idleUntimed)), g.totals(g.incoming)
 	var found []Finding
 	for _, l := range offenders {
-		f := d.finding(g, &l, d.sum(idle, &l), d.sum(forever, &l), d.sum(all, &l))
+		f := d.finding(g, &l, idleness{d.sum(alive, &l), d.sum(forever, &l), d.sum(untimed, &l), d.sum(all, &l)})
 		f.Evidence.Sockets = g.evidence(&l, maybe)
 		found = append(found, f)
 	}
@@ -106,7 +109,10 @@ func (o *Sources) sum(totals map[source]uint64, of *load) (n uint64) {
 	return n
 }
 
-func (d *IdleFlood) finding(g *gathering, l *load, idle, forever, all uint64) Finding {
+// idleness is how many connections an offender has of each kind, and in all.
+type idleness struct{ alive, forever, untimed, all uint64 }
+
+func (d *IdleFlood) finding(g *gathering, l *load, n idleness) Finding {
 	f := g.offence("IdleFlood", l)
 	f.Limit = d.limit()
 	f.Fix = []string{
@@ -115,14 +121,19 @@ func (d *IdleFlood) finding(g *gathering, l *load, idle, forever, all uint64) Fi
 		"find dead peers sooner: SO_KEEPALIVE set by the application, and `sysctl -w net.ipv4.tcp_keepalive_time=1200`",
 		"put a source that may do this, such as a pool of connections, into Allow",
 	}
+	idle := n.alive + n.forever + n.untimed
 	if idle <= d.limit() {
-		f.Cause = fmt.Sprintf("%s holds %d connections %s that may be idle, of %d", g.who(l), l.count, g.where(l), all)
+		f.Cause = fmt.Sprintf("%s holds %d connections %s that may be idle, of %d", g.who(l), l.count, g.where(l), n.all)
 		f.doubt("tcp_info (ss -i): what was received, and how long ago")
 		return f
 	}
 	f.Count = idle
-	f.Cause = fmt.Sprintf("%s holds %d idle connections, %s, of %d that it has: at most %d bytes received from each, "+
-		"and nothing for %s; on %d of them no keep-alive will ever find the peer gone",
-		g.who(l), idle, g.where(l), all, d.tiny(), d.silence(), forever)
+	f.Cause = fmt.Sprintf("%s holds %d idle connections, %s, of %d that it has: at most %d bytes received from each, and nothing for %s",
+		g.who(l), idle, g.where(l), n.all, d.tiny(), d.silence())
+	if n.untimed > 0 {
+		f.Evidence.Missing = append(f.Evidence.Missing, "the timers of the connections: whether keep-alives are on")
+	} else {
+		f.Cause += fmt.Sprintf("; on %d of them no keep-alive will ever find the peer gone", n.forever)
+	}
 	return f
 }

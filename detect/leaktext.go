@@ -80,15 +80,15 @@ func halfClosedOrphans(f *Finding, p *pile) {
 	f.Sources = p.peers.above(f.Limit)
 }
 
-// unanswered is FIN_WAIT1, LAST_ACK and CLOSING: nobody has the socket any
-// more, and the kernel goes on alone.
+// unanswered is FIN_WAIT1, LAST_ACK and CLOSING: mostly nobody has the socket
+// any more, and the kernel goes on alone.
 func (l *leaking) unanswered(f *Finding, k pileKey, p *pile) {
-	f.Cause = fmt.Sprintf("%d sockets are %v and no process has them: %s; %s", p.count, k.state, p.why(k.state), p.weight())
 	f.Sources = p.peers.above(f.Limit)
 	f.Fix = []string{
 		"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1` (0 means 8)",
 		fmt.Sprintf("end them now: `ss -K state %s '%s'`", ssWord(k.state), k.service.filter()),
 	}
+	f.Cause = fmt.Sprintf("%d sockets are %v%s: %s; %s", p.count, k.state, l.kept(f, k, p), p.why(k.state), p.weight())
 	if len(f.Sources) > 0 {
 		f.Fix = append(f.Fix, "ban the sources if they do so on purpose: "+p.peers.text(f.Sources))
 	}
@@ -99,7 +99,23 @@ func (l *leaking) unanswered(f *Finding, k pileKey, p *pile) {
 		f.Confidence = Possible
 		f.Evidence.Missing = append(f.Evidence.Missing, "their timers: whether they retransmit or have only just closed")
 	}
-	l.weigh(f, k.state)
+	l.weigh(f, k)
+}
+
+// kept is by whom they are kept: an application that has only shut down its
+// half keeps its sockets.
+func (l *leaking) kept(f *Finding, k pileKey, p *pile) string {
+	switch {
+	case k.owner.known:
+		who := l.host.ownerText(&p.rows[0])
+		f.Subject += ", " + who
+		f.Fix[0] = "give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application"
+		return " and " + who + " has them open"
+	case p.rows[0].Has(sockdiag.UnknownOwner):
+		f.Evidence.Missing = append(f.Evidence.Missing, "whether a process has them")
+		return ""
+	}
+	return " and no process has them"
 }
 
 // why is what keeps them.
@@ -125,9 +141,12 @@ func (p *pile) weight() string {
 
 // weigh grades FIN_WAIT1 by tcp_max_orphans, above which the kernel resets
 // connections, and LAST_ACK and CLOSING, which hold little.
-func (l *leaking) weigh(f *Finding, state sockdiag.State) {
-	if state != sockdiag.FinWait1 {
+func (l *leaking) weigh(f *Finding, k pileKey) {
+	switch {
+	case k.state != sockdiag.FinWait1:
 		f.Severity = Info
+		return
+	case k.owner.known:
 		return
 	}
 	f.Fix = append(f.Fix, "bound them all: `net.ipv4.tcp_max_orphans`, above which the kernel resets them")

@@ -25,7 +25,8 @@ import (
 //
 // A pass keeps at most 250 bytes for each such socket, of which the evidence
 // tells what identifies it, owner and queues, but no tcp_info; the entries that
-// are running out; and Most findings.
+// are running out; and Most findings. Rows of text without timers (ss -o,
+// netstat -o) do not tell which entries run out.
 type LostFlows struct {
 	// Most is how many are told one by one; 0 is 1000. One more finding counts
 	// those beyond.
@@ -193,10 +194,10 @@ func lostFix(s sockdiag.State) []string {
 }
 
 // runsOut reports whether the entry will end before the connection is due to
-// renew it. The timer of a socket in FIN_WAIT2 that no process has renews
-// nothing: it ends the socket.
+// renew it, which only its timer tells. That of a socket in FIN_WAIT2 that no
+// process has renews nothing: it ends the socket.
 func (h *Host) runsOut(c *carrier, f *conntrack.Flow) bool {
-	if !f.Has(conntrack.FieldTimeout) || f.Offloaded() {
+	if !f.Has(conntrack.FieldTimeout) || f.Offloaded() || c.fields&sockdiag.UnknownTimer != 0 {
 		return false
 	}
 	switch c.timer {
