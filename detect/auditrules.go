@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,6 +40,20 @@ func (Audit) Review(h *Host) []Advice {
 		all = append(all, a)
 	}
 	return all
+}
+
+// remedy adds to a finding that a setting should have the value of the
+// incidents, unless it is known to have one as good, and notes what it has.
+func (h *Host) remedy(f *Finding, why, name string) {
+	r := &rules[slices.IndexFunc(rules, func(r rule) bool { return r.name == name })]
+	if h.has(name) {
+		v := r.value(h)
+		f.Evidence.Settings = append(f.Evidence.Settings, Setting{name, fmt.Sprint(v)})
+		if r.judge(h, v) == 0 {
+			return
+		}
+	}
+	f.Fix = append(f.Fix, why+": "+set(name, r.want))
 }
 
 // has reports whether a setting of the tracker or of sockets is known.
@@ -95,6 +110,12 @@ const (
 	keepaliveCount = "net.ipv4.tcp_keepalive_probes"
 	maxTimeWait    = "net.ipv4.tcp_max_tw_buckets"
 	tcpMemory      = "net.ipv4.tcp_mem"
+	synBacklog     = "net.ipv4.tcp_max_syn_backlog"
+	synRetries     = "net.ipv4.tcp_syn_retries"
+	synAckRetries  = "net.ipv4.tcp_synack_retries"
+	orphanRetries  = "net.ipv4.tcp_orphan_retries"
+	finTimeout     = "net.ipv4.tcp_fin_timeout"
+	maxOrphans     = "net.ipv4.tcp_max_orphans"
 	timestamps     = "net.ipv4.tcp_timestamps"
 	timeWaitReuse  = "net.ipv4.tcp_tw_reuse"
 	recycle        = "net.ipv4.tcp_tw_recycle"
@@ -126,14 +147,14 @@ var rules = []rule{
 		why: "it passes between the probes of a connection whose peer vanished"},
 	{name: keepaliveCount, value: func(h *Host) uint64 { return h.Sysctls.KeepaliveProbes }, judge: above(3), want: "3",
 		why: "as many probes in a row go unanswered before a connection ends"},
-	{name: "net.ipv4.tcp_orphan_retries", value: func(h *Host) uint64 { return h.Sysctls.OrphanRetries },
+	{name: orphanRetries, value: func(h *Host) uint64 { return h.Sysctls.OrphanRetries },
 		judge: not(1), want: "1",
 		why: "closed connections to peers that vanished hold up to 64 KiB each while they are sent again; 0 means 8 times"},
-	{name: "net.ipv4.tcp_fin_timeout", value: func(h *Host) uint64 { return secs(h.Sysctls.FinTimeout) }, judge: above(30), want: "30",
+	{name: finTimeout, value: func(h *Host) uint64 { return secs(h.Sysctls.FinTimeout) }, judge: above(30), want: "30",
 		why: "a closed connection whose peer does not close stays in FIN_WAIT2 that long"},
 	{name: syncookies, value: func(h *Host) uint64 { return h.Sysctls.SynCookies }, judge: cookies, want: "1",
 		why: "with 0 a SYN flood keeps everybody out of a listener whose queue it has filled; 2 is for tests"},
-	{name: "net.ipv4.tcp_max_syn_backlog", value: func(h *Host) uint64 { return h.Sysctls.MaxSynBacklog }, judge: synBacklogShort, want: "65536",
+	{name: synBacklog, value: func(h *Host) uint64 { return h.Sysctls.MaxSynBacklog }, judge: synBacklogShort, want: "65536",
 		why: "a listener remembers no more handshakes than that"},
 	{name: "net.core.netdev_max_backlog", value: func(h *Host) uint64 { return h.Sysctls.NetdevMaxBacklog }, judge: below(32768), want: "32768",
 		why: "a processor drops packets that do not fit its queue, which the second column of /proc/net/softnet_stat counts: while that is 0, leave it"},
@@ -145,9 +166,9 @@ var rules = []rule{
 		why: "1 lets outgoing connections take ports in TIME_WAIT, 2 on loopback alone"},
 	{name: recycle, value: func(h *Host) uint64 { return flag(h.Sysctls.TimeWaitRecycle) }, want: "0",
 		why: "1 drops the SYNs of clients that share an address behind NAT; Linux 4.12 has no more of it"},
-	{name: "net.ipv4.tcp_synack_retries", value: func(h *Host) uint64 { return h.Sysctls.SynAckRetries }, judge: above(3), want: "3",
+	{name: synAckRetries, value: func(h *Host) uint64 { return h.Sysctls.SynAckRetries }, judge: above(3), want: "3",
 		why: "a handshake that the client does not finish is held for 63 s with 5 and for 15 s with 3"},
-	{name: "net.ipv4.tcp_syn_retries", value: func(h *Host) uint64 { return h.Sysctls.SynRetries }, judge: above(3), want: "3",
+	{name: synRetries, value: func(h *Host) uint64 { return h.Sysctls.SynRetries }, judge: above(3), want: "3",
 		why: "an application waits for up to 19 s with 3, and for two minutes with 6, until connecting to a dead peer fails"},
 	{name: maxTimeWait, value: func(h *Host) uint64 { return h.Sysctls.MaxTimeWait }, judge: below(180000), want: "180000",
 		why: "more sockets in TIME_WAIT than that are ended early"},

@@ -65,8 +65,8 @@ var counters = []lossCounter{
 func clashed(s *conntrack.Stats) uint64 { return s.InsertFailed - min(s.InsertFailed, s.ChainTooLong) }
 
 // tableFull is what the kernel logs, at a limited rate, when it drops a packet
-// for want of an entry.
-const tableFull = "nf_conntrack: table full, dropping packet"
+// for want of an entry: after nf, or ip in Linux 2.4 and 2.6.
+const tableFull = "_conntrack: table full, dropping packet"
 
 // counters returns what the table has cost: since the earlier reading or, with
 // less to say, since the namespace was made.

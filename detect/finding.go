@@ -24,8 +24,8 @@ type Finding struct {
 	// Count is how many of what Cause counts there are, and Limit how many are
 	// taken for normal; both are 0 where nothing is counted.
 	Count, Limit uint64
-	// Since is when it began, the zero Time when that is not known, and Until
-	// when it ends by itself, likewise.
+	// Since is from when on it is so, as far as the rows tell: it may have begun
+	// before. Until is when it ends by itself. The zero Time is not known.
 	Since, Until time.Time
 	// Cause says in a sentence what is wrong and why.
 	Cause string

@@ -29,6 +29,9 @@ type Host struct {
 	Usage conntrack.Usage
 	// Stats are the tracker's counters of each processor; nil is not known.
 	Stats []conntrack.Stats
+	// Counters are those of the kernel's sockets; the zero Counters is not
+	// known.
+	Counters sockdiag.Counters
 	// Earlier is an earlier reading of what counts; the zero Earlier is none.
 	Earlier Earlier
 	// Log are lines of the kernel's log, as dmesg(1) shows them. Those that do
@@ -54,10 +57,16 @@ type OpenFiles struct {
 // Earlier is what counted at an earlier instant. A detector that compares finds
 // nothing when At is not before Host.Now.
 type Earlier struct {
-	At    time.Time
-	Usage conntrack.Usage
-	Stats []conntrack.Stats
-	Files []OpenFiles
+	At       time.Time
+	Usage    conntrack.Usage
+	Stats    []conntrack.Stats
+	Counters sockdiag.Counters
+	Files    []OpenFiles
+}
+
+// Counted returns what counts in h, to be the Earlier of a later Host.
+func (h *Host) Counted() Earlier {
+	return Earlier{h.Now, h.usage(), h.Stats, h.Counters, h.Files}
 }
 
 // since returns the time from the earlier reading to now, if there is one and

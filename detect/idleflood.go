@@ -91,6 +91,7 @@ func (d *IdleFlood) findings(g *gathering) []Finding {
 	for _, l := range offenders {
 		f := d.finding(g, &l, idleness{d.sum(alive, &l), d.sum(forever, &l), d.sum(untimed, &l), d.sum(all, &l)})
 		f.Evidence.Sockets = g.evidence(&l, maybe)
+		f.Since = g.host.begun(f.Evidence.Sockets)
 		found = append(found, f)
 	}
 	return found

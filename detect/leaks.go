@@ -35,8 +35,6 @@ type Leaks struct {
 	Orphans uint64
 	// Age is how long an application may take to close; 0 is a minute.
 	Age time.Duration
-	// MaxOrphans is net.ipv4.tcp_max_orphans; 0 is not known.
-	MaxOrphans uint64
 }
 
 // Name returns "Leaks".
@@ -218,7 +216,7 @@ func (l *leaking) finding(k pileKey, p *pile, limit uint64) Finding {
 	case k.state == sockdiag.FinWait2 && k.owner.known:
 		l.halfClosed(&f, k, p)
 	case k.state == sockdiag.FinWait2:
-		halfClosedOrphans(&f, p)
+		l.halfClosedOrphans(&f, k, p)
 	default:
 		l.unanswered(&f, k, p)
 	}

@@ -127,8 +127,6 @@ var leakTable = []struct {
 		s.Retransmits, s.Timer = 0, sockdiag.TimerProbe
 	}), Leaks{}, "FIN_WAIT1, port 443", [2]int{2, 2}},
 	{"FIN_WAIT1 of text", pileOf(61, sockdiag.FinWait1, fromText), Leaks{}, "FIN_WAIT1, port 443", [2]int{2, 1}},
-	{"FIN_WAIT1, few of the bound", pileOf(61, sockdiag.FinWait1, orphaned), Leaks{MaxOrphans: 65536}, "FIN_WAIT1, port 443", [2]int{2, 2}},
-	{"FIN_WAIT1, half of the bound", pileOf(61, sockdiag.FinWait1, orphaned), Leaks{MaxOrphans: 122}, "FIN_WAIT1, port 443", [2]int{3, 2}},
 	{"LAST_ACK, normal", pileOf(60, sockdiag.LastAck, orphaned), Leaks{}, "", [2]int{}},
 	{"LAST_ACK", pileOf(61, sockdiag.LastAck, orphaned), Leaks{}, "LAST_ACK, port 443", [2]int{1, 2}},
 	{"CLOSING, normal", pileOf(10, sockdiag.Closing, orphaned), Leaks{}, "", [2]int{}},

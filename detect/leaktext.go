@@ -67,11 +67,13 @@ func (p *pile) age(format string) string {
 }
 
 // halfClosedOrphans is FIN_WAIT2 that no process has.
-func halfClosedOrphans(f *Finding, p *pile) {
+func (l *leaking) halfClosedOrphans(f *Finding, k pileKey, p *pile) {
 	f.Severity = Info
 	f.Cause = fmt.Sprintf("%d sockets are FIN_WAIT2: this host has closed, and the peers have not; "+
 		"each ends after tcp_fin_timeout", p.count)
-	f.Fix = []string{"end them sooner: `sysctl -w net.ipv4.tcp_fin_timeout=30`"}
+	l.host.remedy(f, "end them sooner", finTimeout)
+	f.Fix = append(f.Fix, "end them now: `ss -K state fin-wait-2 '"+k.service.filter()+"'`")
+	f.Since = l.host.begun(f.Evidence.Sockets)
 	if f.Evidence.Sockets[0].Has(sockdiag.UnknownOwner) {
 		f.Confidence = Possible
 		f.Cause = fmt.Sprintf("%d sockets are FIN_WAIT2: this host has closed its half, and the peers have not", p.count)
@@ -84,11 +86,9 @@ func halfClosedOrphans(f *Finding, p *pile) {
 // any more, and the kernel goes on alone.
 func (l *leaking) unanswered(f *Finding, k pileKey, p *pile) {
 	f.Sources = p.peers.above(f.Limit)
-	f.Fix = []string{
-		"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1` (0 means 8)",
-		fmt.Sprintf("end them now: `ss -K state %s '%s'`", ssWord(k.state), k.service.filter()),
-	}
 	f.Cause = fmt.Sprintf("%d sockets are %v%s: %s; %s", p.count, k.state, l.kept(f, k, p), p.why(k.state), p.weight())
+	f.Fix = append(f.Fix, fmt.Sprintf("end them now: `ss -K state %s '%s'`", ssWord(k.state), k.service.filter()))
+	f.Since = l.host.begun(f.Evidence.Sockets)
 	if len(f.Sources) > 0 {
 		f.Fix = append(f.Fix, "ban the sources if they do so on purpose: "+p.peers.text(f.Sources))
 	}
@@ -109,12 +109,14 @@ func (l *leaking) kept(f *Finding, k pileKey, p *pile) string {
 	case k.owner.known:
 		who := l.host.ownerText(&p.rows[0])
 		f.Subject += ", " + who
-		f.Fix[0] = "give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application"
+		f.Fix = []string{"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application"}
 		return " and " + who + " has them open"
 	case p.rows[0].Has(sockdiag.UnknownOwner):
 		f.Evidence.Missing = append(f.Evidence.Missing, "whether a process has them")
+		l.host.remedy(f, "give up sooner", orphanRetries)
 		return ""
 	}
+	l.host.remedy(f, "give up sooner", orphanRetries)
 	return " and no process has them"
 }
 
@@ -150,12 +152,13 @@ func (l *leaking) weigh(f *Finding, k pileKey) {
 		return
 	}
 	f.Fix = append(f.Fix, "bound them all: `net.ipv4.tcp_max_orphans`, above which the kernel resets them")
-	if l.MaxOrphans == 0 {
-		f.Evidence.Missing = append(f.Evidence.Missing, "net.ipv4.tcp_max_orphans")
+	if !l.host.has(maxOrphans) {
+		f.Evidence.Missing = append(f.Evidence.Missing, maxOrphans)
 		return
 	}
-	f.Evidence.Settings = append(f.Evidence.Settings, Setting{"net.ipv4.tcp_max_orphans", fmt.Sprint(l.MaxOrphans)})
-	if f.Count >= l.MaxOrphans/2 {
+	most := l.host.Sysctls.MaxOrphans
+	f.Evidence.Settings = append(f.Evidence.Settings, Setting{maxOrphans, fmt.Sprint(most)})
+	if f.Count >= most/2 {
 		f.Severity = Critical
 	}
 }

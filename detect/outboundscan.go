@@ -53,6 +53,7 @@ type attempt struct {
 // attempts are those of a pass.
 type attempts struct {
 	*OutboundScan
+	host   *Host
 	counts map[attempt]uint32
 	own    ownAddrs
 	whole  time.Duration   // the timeout of SYN_SENT; 0 is not known
@@ -63,7 +64,7 @@ type attempts struct {
 
 // Look begins a pass.
 func (d OutboundScan) Look(h *Host) Look {
-	a := &attempts{OutboundScan: &d, counts: make(map[attempt]uint32), own: newOwnAddrs(h), rows: make(map[attempt]int)}
+	a := &attempts{OutboundScan: &d, host: h, counts: make(map[attempt]uint32), own: newOwnAddrs(h), rows: make(map[attempt]int)}
 	if h.Settings.Has("nf_conntrack_tcp_timeout_syn_sent") {
 		a.whole = h.Settings.Timeouts.TCP(conntrack.TCPSynSent)
 	}
@@ -219,8 +220,9 @@ func (a *attempts) dead(k attempt, to []attempt, n uint64) Finding {
 		k.who(), n, peer, to[0].port)
 	f.Fix = []string{
 		fmt.Sprintf("see where the packets end: `traceroute -T -p %d %v`", to[0].port, peer),
-		"give up sooner: `sysctl -w net.ipv4.tcp_syn_retries=3`, or a connect timeout of the application",
+		"give up sooner: a connect timeout of the application",
 	}
+	a.host.remedy(&f, "give up sooner", synRetries)
 	a.doubt(&f, to)
 	return f
 }
@@ -239,6 +241,7 @@ func (a *attempts) finding(k attempt, to []attempt) Finding {
 			f.Evidence.Sockets = append(f.Evidence.Sockets, a.sock[i])
 		}
 	}
+	f.Since = a.host.begun(f.Evidence.Sockets)
 	if k.from != (source{}) {
 		p := k.from.addr()
 		f.Sources = []netip.Prefix{netip.PrefixFrom(p, p.BitLen())}

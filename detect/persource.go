@@ -114,6 +114,9 @@ func (d *PerSource) findings(g *gathering) []Finding {
 		for _, l := range g.offenders(of, limit) {
 			f := d.finding(g, state, &l)
 			f.Limit, f.Evidence.Sockets = limit, g.evidence(&l, of)
+			if state != sockdiag.Established { // these may have begun long before
+				f.Since = g.host.begun(f.Evidence.Sockets)
+			}
 			found = append(found, f)
 		}
 	}

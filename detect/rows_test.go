@@ -125,6 +125,9 @@ func find(t *testing.T, d Detector, h Host) []Finding {
 		if !f.Until.IsZero() {
 			f.Until = f.Until.Add(-time.Hour)
 		}
+		if !f.Since.IsZero() {
+			f.Since = f.Since.Add(-time.Hour)
+		}
 		if !reflect.DeepEqual(f, found[i]) {
 			t.Errorf("with another Now, got %v, want %v", f, found[i])
 		}

@@ -126,6 +126,7 @@ type tally map[sourceKey]uint32
 // gathering counts the connections that come in, by source, port and kind.
 type gathering struct {
 	*Sources
+	host      *Host
 	counts    tally
 	kinds     uint64 // those counted, without marks: 1<<kind
 	listening map[uint16]bool
@@ -142,7 +143,7 @@ const evidenceRows = 256
 
 func (o *Sources) gather(h *Host, limit func(kind uint8) uint64) *gathering {
 	return &gathering{
-		Sources: o, counts: make(tally), limit: limit, kept: make(map[sourceKey]int),
+		Sources: o, host: h, counts: make(tally), limit: limit, kept: make(map[sourceKey]int),
 		listening: make(map[uint16]bool), own: newOwnAddrs(h),
 	}
 }

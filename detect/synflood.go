@@ -48,7 +48,7 @@ func (d *SynFlood) total() uint64 { return cmp.Or(d.Total, 256) }
 // Look begins a pass.
 func (d SynFlood) Look(h *Host) Look {
 	g := d.gather(h, func(uint8) uint64 { return 0 })
-	full := make(map[uint16]bool) // false is that it may be
+	full := make(map[uint16]bool)
 	whole := time.Duration(0)
 	if h.Settings.Has("nf_conntrack_tcp_timeout_syn_recv") {
 		whole = h.Settings.Timeouts.TCP(conntrack.TCPSynRecv)
@@ -69,7 +69,7 @@ func (d SynFlood) Look(h *Host) Look {
 				g.flow(f, kind)
 			}
 		},
-		Findings: func() []Finding { return d.findings(g, full) },
+		Findings: func() []Finding { return d.findings(&halfOpenPass{g, full}) },
 	}
 }
 
@@ -99,10 +99,16 @@ func handshakeFlow(f *conntrack.Flow, whole time.Duration) uint8 {
 	return 0
 }
 
-func (d *SynFlood) findings(g *gathering, full map[uint16]bool) []Finding {
+// halfOpenPass is what was gathered in a pass.
+type halfOpenPass struct {
+	*gathering
+	full map[uint16]bool // accept queues by port; false is that it may be
+}
+
+func (d *SynFlood) findings(g *halfOpenPass) []Finding {
 	ports := make(map[uint16]uint64)
 	for k, n := range g.counts {
-		if !full[k.port] {
+		if !g.full[k.port] {
 			ports[k.port] += uint64(n)
 		}
 	}
@@ -111,13 +117,13 @@ func (d *SynFlood) findings(g *gathering, full map[uint16]bool) []Finding {
 		if ports[port] > d.limit() {
 			of := func(k sourceKey) bool { return k.port == port }
 			f := d.flood(g, of, d.limit(), fmt.Sprintf("port %d", port))
-			if _, waits := full[port]; waits {
+			if _, waits := g.full[port]; waits {
 				f.Evidence.Missing = append(f.Evidence.Missing, "whether the accept queue was full for an instant, where the kernel drops what ends handshakes")
 			}
 			found = append(found, f)
 		}
 	}
-	all := func(k sourceKey) bool { return !full[k.port] }
+	all := func(k sourceKey) bool { return !g.full[k.port] }
 	if len(found) == 0 && sumOf(maps.Values(ports)) > d.total() {
 		found = append(found, d.flood(g, all, d.total(), "all ports"))
 	}
@@ -125,20 +131,22 @@ func (d *SynFlood) findings(g *gathering, full map[uint16]bool) []Finding {
 }
 
 // flood looks at the half-open connections that pass.
-func (d *SynFlood) flood(g *gathering, pass func(sourceKey) bool, limit uint64, subject string) Finding {
+func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint64, subject string) Finding {
 	loads := g.loads(pass, 0)
 	c := countHeads(loads)
 	f := Finding{
 		Detector: "SynFlood", Severity: Warning, Confidence: Likely, Subject: subject, Count: c.count, Limit: limit,
 		Cause: fmt.Sprintf("%s: %d half-open connections (SYN_RECV) of %d sources, %s", subject, c.count, len(loads), c.verdict()),
-		Fix: []string{
-			"answer without memory: `sysctl -w net.ipv4.tcp_syncookies=1`",
-			"hold more of them: `sysctl -w net.ipv4.tcp_max_syn_backlog=65536`, and a larger backlog of the listener, bounded by `net.core.somaxconn`",
-			"give up sooner: `sysctl -w net.ipv4.tcp_synack_retries=3`",
-		},
 	}
-	f.Evidence.Missing = []string{"whether `net.ipv4.tcp_syncookies` is on"}
-	d.name(&f, c, g)
+	d.name(&f, c, g.gathering)
+	g.host.remedy(&f, "answer without memory", syncookies)
+	g.host.remedy(&f, "hold more of them", synBacklog)
+	g.host.remedy(&f, "give up sooner", synAckRetries)
+	f.Fix = append(f.Fix, "hold more of them: a larger backlog of the listener, bounded by `net.core.somaxconn`")
+	if !g.host.has(syncookies) {
+		f.Evidence.Missing = append(f.Evidence.Missing, "whether `net.ipv4.tcp_syncookies` is on")
+	}
+	f.Since = g.host.begun(f.Evidence.Sockets)
 	if old := g.totals(func(k sourceKey) bool { return pass(k) && k.of() == unanswered }); sumOf(maps.Values(old)) <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")
 	}
@@ -153,7 +161,7 @@ func (d *SynFlood) name(f *Finding, c headcount, g *gathering) {
 	}
 	p := g.prefix(c.top.source)
 	f.Sources = []netip.Prefix{p}
-	f.Fix = append([]string{banFix(p)}, f.Fix...)
+	f.Fix = append(f.Fix, banFix(p))
 	f.Evidence.Sockets = g.evidence(&c.top, func(sourceKey) bool { return true })
 }
 

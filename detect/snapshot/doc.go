@@ -7,7 +7,9 @@
 //	conntrack -L            or /proc/net/nf_conntrack
 //	ss -tanopie             or netstat -natp, or /proc/net/tcp and tcp6
 //	sysctl -a               and sysctl.conf, for settings of old kernels
-//	/proc/net/stat/nf_conntrack, /proc/slabinfo
+//	conntrack -S            or /proc/net/stat/nf_conntrack
+//	ip addr, dmesg
+//	/proc/net/snmp, netstat, sockstat, sockstat6, /proc/slabinfo
 //
 // Each may be compressed with gzip. What a file is, its first lines tell.
 //

@@ -29,8 +29,22 @@ const (
 	ProcSockets     Kind = "/proc/net/tcp"
 	Sysctls         Kind = "sysctl -a"
 	Stats           Kind = "/proc/net/stat/nf_conntrack"
+	ToolStats       Kind = "conntrack -S"
 	Slabs           Kind = "/proc/slabinfo"
+	SNMP            Kind = "/proc/net/snmp"
+	Netstat         Kind = "/proc/net/netstat"
+	Sockstat        Kind = "/proc/net/sockstat"
+	Sockstat6       Kind = "/proc/net/sockstat6"
+	Addresses       Kind = "ip addr"
+	Log             Kind = "dmesg"
 )
+
+// places are where files of /proc belong, of which one each is read: the last
+// that was written.
+var places = map[Kind]string{
+	Stats: "net/stat/nf_conntrack", Slabs: "slabinfo", SNMP: "net/snmp", Netstat: "net/netstat",
+	Sockstat: "net/sockstat", Sockstat6: "net/sockstat6",
+}
 
 // peekSize is how much of a file tells its kind.
 const peekSize = 16 << 10
@@ -86,7 +100,14 @@ var shapes = []struct {
 	{RecordedSockets, regexp.MustCompile(`^{"format":"connsleuth-sockets"`)},
 	{RecordedHost, regexp.MustCompile(`^{"format":"connsleuth-host"`)},
 	{Stats, regexp.MustCompile(`^entries +(searched|clashres) +found `)},
+	{ToolStats, regexp.MustCompile(`^cpu=[0-9]+\s.*\bdrop=[0-9]`)},
 	{Slabs, regexp.MustCompile(`^slabinfo - version`)},
+	{SNMP, regexp.MustCompile(`^Ip: Forwarding `)},
+	{Netstat, regexp.MustCompile(`^TcpExt: [A-Z]`)},
+	{Sockstat, regexp.MustCompile(`^sockets: used `)},
+	{Sockstat6, regexp.MustCompile(`^TCP6: inuse `)},
+	{Addresses, regexp.MustCompile(`^[0-9]+: (\S+: <|\S+ +inet6? )`)},
+	{Log, regexp.MustCompile(`^(<[0-9]+>)?\[( *[0-9]+\.[0-9]{6}|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]\d [0-9:]{8} \d{4})\] |^\S.* kernel: |_conntrack: table full`)},
 	{NetstatSockets, regexp.MustCompile(`^(Active Internet connections|Proto +Recv-Q |(tcp|udp)6? +[0-9]+ +[0-9]+ +\S+:\S+ +\S+:)`)},
 	{SSSockets, regexp.MustCompile(`^((Netid +)?State +Recv-Q |((tcp|udp) +)?(ESTAB|LISTEN|SYN-SENT|SYN-RECV|FIN-WAIT-[12]|TIME-WAIT|CLOSE-WAIT|LAST-ACK|CLOSING|UNCONN) +[0-9]+ +[0-9]+ )`)},
 	{ProcSockets, regexp.MustCompile(`^( +sl +local_address| +[0-9]+: [0-9A-F]{8,32}:[0-9A-F]{4} )`)},

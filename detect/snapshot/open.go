@@ -73,6 +73,8 @@ func Open(dir fs.FS) (*Snapshot, error) {
 	if err := s.list(); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
+	s.first(Stats, ToolStats)
+	s.last(ToolStats)
 	if err := s.host(); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
@@ -150,6 +152,25 @@ func (s *Snapshot) first(kinds ...Kind) bool {
 	return kept != ""
 }
 
+// last keeps the file of a kind that was written last, and puts the others
+// aside.
+func (s *Snapshot) last(kind Kind) (last *File) {
+	for i := range s.Files {
+		f := &s.Files[i]
+		if f.Kind != kind || f.Unused != "" {
+			continue
+		}
+		if last != nil && f.written.Before(last.written) {
+			f, last = last, f
+		}
+		if last != nil {
+			last.Unused = "there is a later one, " + f.Name
+		}
+		last = f
+	}
+	return last
+}
+
 // of returns the files of a kind that are read.
 func (s *Snapshot) of(kinds ...Kind) []File {
 	var files []File
@@ -171,6 +192,9 @@ func (s *Snapshot) host() error {
 		return err
 	}
 	s.Host.Now = time.Time{}
+	if err := s.text(); err != nil {
+		return err
+	}
 	for _, f := range s.of(RecordedSockets, SSSockets, NetstatSockets, ProcSockets, RecordedFlows, TextFlows) {
 		if f.written.After(s.Host.Now) {
 			s.Host.Now = f.written
@@ -188,11 +212,10 @@ func (s *Snapshot) host() error {
 // the longest hold: sysctl -a before sysctl.conf.
 func (s *Snapshot) proc() (fs.FS, error) {
 	at := make(map[string]string)
-	for _, f := range s.of(Stats) {
-		at["net/stat/nf_conntrack"] = f.Name
-	}
-	for _, f := range s.of(Slabs) {
-		at["slabinfo"] = f.Name
+	for kind, path := range places {
+		if f := s.last(kind); f != nil {
+			at[path] = f.Name
+		}
 	}
 	proc := stack{placed{s.dir, at}}
 	files := s.of(Sysctls)
@@ -225,7 +248,8 @@ func (s *Snapshot) recorded(name string) error {
 		return fmt.Errorf("version %d of the format, not %d: %w", j.Version, hostVersion, errors.ErrUnsupported)
 	}
 	h := &s.Host
-	h.Now, h.Kernel, h.Addrs, h.Files, h.Holders = j.Now, cmp.Or(j.Kernel, h.Kernel), j.Addrs, j.Files, j.Holders
+	h.Now, h.Kernel, h.Files, h.Holders, h.Earlier = j.Now, cmp.Or(j.Kernel, h.Kernel), j.Files, j.Holders, j.Earlier
+	h.Addrs, h.Log = append(h.Addrs, j.Addrs...), append(h.Log, j.Log...)
 	if j.Old != nil {
 		h.Old = j.Old
 	}

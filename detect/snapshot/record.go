@@ -43,6 +43,8 @@ type hostJSON struct {
 	Old     []detect.Setting             `json:"old"`
 	Files   []detect.OpenFiles           `json:"files"`
 	Holders map[uint32][]sockdiag.Holder `json:"holders"`
+	Earlier detect.Earlier               `json:"earlier,omitzero"`
+	Log     []string                     `json:"log,omitempty"`
 }
 
 // Record writes a new snapshot into a directory, which it makes if there is
@@ -65,7 +67,7 @@ func Record(dir string, h detect.Host, proc fs.FS, sockets iter.Seq2[sockdiag.So
 		}),
 		writeSystem(dir, proc),
 		write(dir, hostFile, true, func(w io.Writer) error {
-			return json.NewEncoder(w).Encode(hostJSON{hostFormat, hostVersion, h.Now, h.Kernel, h.Addrs, h.Old, h.Files, h.Holders})
+			return json.NewEncoder(w).Encode(hostJSON{hostFormat, hostVersion, h.Now, h.Kernel, h.Addrs, h.Old, h.Files, h.Holders, h.Earlier, h.Log})
 		}))
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)

@@ -17,11 +17,12 @@ import (
 // the Host has what could be read.
 func System(proc fs.FS) (detect.Host, error) {
 	h := detect.Host{Now: time.Now(), Old: detect.OldSettings(proc)}
-	var errs [4]error
+	var errs [5]error
 	h.Settings, errs[0] = conntrack.ReadSettings(proc)
 	h.Usage, errs[1] = conntrack.ReadUsage(proc)
 	h.Stats, errs[2] = conntrack.ReadStats(proc)
 	h.Sysctls, errs[3] = sockdiag.ReadSettings(proc)
+	h.Counters, errs[4] = sockdiag.ReadCounters(proc)
 	for i, err := range errs {
 		if errors.Is(err, fs.ErrNotExist) {
 			errs[i] = nil
