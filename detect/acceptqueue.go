@@ -24,7 +24,7 @@ import (
 // waits is told of all of them together.
 //
 // A queue that is full while nothing has waited for long is graded lower: it may
-// be over in an instant. It keeps a row of each listener that is full, and of
+// be over in an instant. Where none is full, Host.Counters tell whether one was. It keeps a row of each listener that is full, and of
 // what waits, which the backlogs bound, the sources and a few rows; and it knows
 // 65536 listeners, and as many local addresses and ports.
 type AcceptQueue struct {
@@ -148,6 +148,9 @@ func (q *queues) findings() []Finding {
 	slices.SortStableFunc(found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Subject, b.Subject))
 	})
+	if f, ok := q.host.overflows(); ok && len(found) == 0 {
+		found = append(found, f)
+	}
 	return found
 }
 

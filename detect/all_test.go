@@ -59,7 +59,7 @@ func TestFindingText(t *testing.T) {
 	f.Evidence.Sockets, f.Evidence.Log, f.Evidence.Missing = h.Sockets, []string{"[ 1.5] table full"}, []string{"the peer"}
 	f.Count, f.Limit, f.Since, f.Until = 7, 3, now, now.Add(time.Hour)
 	text := f.Text()
-	for _, want := range append([]string{"CRITICAL: " + f.Subject + " (Ghosts, likely)\n", "  " + f.Cause, "[7, limit 3] since 2026-05-04 12:00:00 until 2026-05-04 13:00:00\n",
+	for _, want := range append([]string{"CRITICAL: " + f.Subject + " (Ghosts, likely)\n", "  " + f.Cause, "[7, limit 3]\n  since: 2026-05-04 12:00:00\n  until: 2026-05-04 13:00:00\n",
 		"    | ipv4     2 tcp      6 431965 ESTABLISHED src=10.1.32.70", "    | ", "LISTEN", "    | net.netfilter.nf_conntrack_tcp_loose = 1\n",
 		"    | [ 1.5] table full\n", "  not known: the peer\n"}, f.Fix...) {
 		if !strings.Contains(text, want) {

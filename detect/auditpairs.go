@@ -161,6 +161,15 @@ func (t *auditor) memory() (Finding, bool) {
 		[]string{fmt.Sprintf("`sysctl -w %s=\"%d %d %d\"`, as far as there is memory", tcpMemory, 2*m[0], 2*m[1], 2*m[2])},
 		Setting{tcpMemory, fmt.Sprintf("%d %d %d", m[0], m[1], m[2])})
 	f.Count, f.Limit = t.connections, m[2]/4
-	f.Evidence.Missing = []string{"how much they take: `mem` of /proc/net/sockstat, in pages"}
+	switch used := t.Counters.TCPMemory; {
+	case !t.Counters.Has("TCP.mem"):
+		f.Evidence.Missing = []string{"how much they take: `mem` of /proc/net/sockstat, in pages"}
+	case used < m[1]: // no pressure
+		f.Severity = Info
+		fallthrough
+	default:
+		f.Confidence = Likely
+		f.Cause += fmt.Sprintf("; now they take %d", used)
+	}
 	return f, true
 }

@@ -141,6 +141,7 @@ var stateMeans = map[sockdiag.State]string{
 	sockdiag.SynRecv:     ": it does not end its handshakes",
 	sockdiag.CloseWait:   ": the peer has closed and the local application has not",
 	sockdiag.FinWait1:    ": the peer does not acknowledge the end, and each keeps what was not sent",
+	sockdiag.LastAck:     ": it closed first and vanished",
 }
 
 var stateFix = map[sockdiag.State][]string{
@@ -151,6 +152,7 @@ var stateFix = map[sockdiag.State][]string{
 	},
 	sockdiag.SynRecv:   {"answer without memory: `sysctl -w net.ipv4.tcp_syncookies=1`"},
 	sockdiag.CloseWait: {"have the application close at end of file: `ss -tnp state close-wait` names it"},
+	sockdiag.LastAck:   {"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"},
 	sockdiag.FinWait1:  {"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"},
 }
 

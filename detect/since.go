@@ -6,8 +6,7 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// timeWaitLen is how long a socket is in TIME_WAIT (TCP_TIMEWAIT_LEN), and the
-// first timeout of a handshake is a second and doubles (TCP_TIMEOUT_INIT).
+// timeWaitLen is how long a socket is in TIME_WAIT (TCP_TIMEWAIT_LEN).
 const timeWaitLen = time.Minute
 
 // begun is since when the rows of a finding are as they are, by the one that
@@ -35,8 +34,11 @@ func (h *Host) lasted(s *sockdiag.Socket) time.Duration {
 		if whole := h.Sysctls.FinTimeout; s.Timer == sockdiag.TimerTimeWait {
 			return max(whole-s.Expires, 0)
 		}
-	case sockdiag.SynRecv, sockdiag.NewSynRecv, sockdiag.SynSent:
-		return (1<<min(s.Retransmits, 7) - 1) * time.Second
+	case sockdiag.SynSent:
+		// A SYN is sent again after a second or more (TCP_TIMEOUT_INIT, and
+		// tcp_syn_linear_timeouts of Linux 6.5). What SYN_RECV has sent again
+		// tells no time: it answers every SYN that comes again.
+		return time.Duration(s.Retransmits) * time.Second
 	}
 	switch idle, ok := idleTime(s); s.State {
 	case sockdiag.Established:

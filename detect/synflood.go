@@ -142,11 +142,10 @@ func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint6
 	g.host.remedy(&f, "answer without memory", syncookies)
 	g.host.remedy(&f, "hold more of them", synBacklog)
 	g.host.remedy(&f, "give up sooner", synAckRetries)
-	f.Fix = append(f.Fix, "hold more of them: a larger backlog of the listener, bounded by `net.core.somaxconn`")
+	f.Fix = append(f.Fix, "and listen with a larger backlog, which `net.core.somaxconn` bounds")
 	if !g.host.has(syncookies) {
 		f.Evidence.Missing = append(f.Evidence.Missing, "whether `net.ipv4.tcp_syncookies` is on")
 	}
-	f.Since = g.host.begun(f.Evidence.Sockets)
 	if old := g.totals(func(k sourceKey) bool { return pass(k) && k.of() == unanswered }); sumOf(maps.Values(old)) <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")
 	}

@@ -13,11 +13,11 @@ import (
 )
 
 // Text returns the finding for people, in lines: what is wrong, why, what shows
-// it, and what to do. One without rows is told in two.
+// it, and what to do.
 func (f Finding) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s (%s, %s)\n", strings.ToUpper(f.Severity.String()), f.Subject, f.Detector, f.Confidence)
-	fmt.Fprintf(&b, "  %s%s\n", f.Cause, f.counts())
+	fmt.Fprintf(&b, "  %s%s\n%s", f.Cause, f.counts(), f.times())
 	for _, line := range f.Evidence.lines() {
 		fmt.Fprintf(&b, "    | %s\n", line)
 	}
@@ -31,15 +31,20 @@ func (f Finding) Text() string {
 }
 
 func (f Finding) counts() string {
-	s := ""
-	if f.Count != 0 && f.Limit != 0 {
-		s = fmt.Sprintf(" [%d, limit %d]", f.Count, f.Limit)
+	if f.Count == 0 || f.Limit == 0 {
+		return ""
 	}
+	return fmt.Sprintf(" [%d, limit %d]", f.Count, f.Limit)
+}
+
+// times is a line, or nothing.
+func (f Finding) times() string {
+	s := ""
 	if !f.Since.IsZero() {
-		s += " since " + f.Since.Format(time.DateTime)
+		s += "  since: " + f.Since.Format(time.DateTime) + "\n"
 	}
 	if !f.Until.IsZero() {
-		s += " until " + f.Until.Format(time.DateTime)
+		s += "  until: " + f.Until.Format(time.DateTime) + "\n"
 	}
 	return s
 }

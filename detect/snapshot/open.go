@@ -80,6 +80,9 @@ func Open(dir fs.FS) (*Snapshot, error) {
 	}
 	if s.first(RecordedSockets, SSSockets, NetstatSockets, ProcSockets) {
 		s.Sockets = s.sockets
+		if err := s.holders(); err != nil {
+			return nil, fmt.Errorf("snapshot: %w", err)
+		}
 	}
 	if s.first(RecordedFlows, TextFlows) {
 		s.Flows = s.flows
@@ -230,6 +233,9 @@ func (s *Snapshot) proc() (fs.FS, error) {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		proc = append(proc, values)
+	}
+	if _, err := conntrack.ReadSettings(proc); errors.Is(err, fs.ErrNotExist) {
+		proc = append(proc, oldNames{proc})
 	}
 	return proc, nil
 }

@@ -29,6 +29,30 @@ func (s *Snapshot) sockets(yield func(sockdiag.Socket, error) bool) {
 	}
 }
 
+// holders reads who has the sockets, where text of ss or netstat tells it along
+// with inode numbers (-pe). They are as many as the sockets.
+func (s *Snapshot) holders() error {
+	lines := read(s, []Kind{SSSockets, NetstatSockets}, func(in io.Reader, _ Kind) (iter.Seq2[sockdiag.Line, error], error) {
+		return sockdiag.ReadLines(in), nil
+	})
+	for l, err := range lines {
+		if err != nil {
+			return err
+		}
+		for _, p := range l.Processes {
+			if l.Inode == 0 {
+				break
+			}
+			if s.Host.Holders == nil {
+				s.Host.Holders = make(map[uint32][]sockdiag.Holder)
+			}
+			holder := sockdiag.Holder{Process: sockdiag.Process{PID: p.PID, Command: p.Command}, FD: p.FD}
+			s.Host.Holders[l.Inode] = append(s.Host.Holders[l.Inode], holder)
+		}
+	}
+	return nil
+}
+
 func (s *Snapshot) flows(yield func(conntrack.Flow, error) bool) {
 	read(s, []Kind{RecordedFlows, TextFlows}, func(in io.Reader, kind Kind) (iter.Seq2[conntrack.Flow, error], error) {
 		if kind != RecordedFlows {

@@ -82,6 +82,23 @@ func (p placed) Open(name string) (fs.File, error) {
 	return f, err
 }
 
+// oldNames shows the settings of the tracker that IPv4 had for itself, until
+// Linux 4.9, by the names they have now.
+type oldNames struct{ fs.FS }
+
+// Open implements fs.FS.
+func (o oldNames) Open(name string) (fs.File, error) {
+	short, ok := strings.CutPrefix(name, "sys/net/netfilter/nf_")
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	f, err := o.FS.Open("sys/net/ipv4/netfilter/ip_" + short)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = o.FS.Open("sys/net/ipv4/ip_" + short)
+	}
+	return f, err
+}
+
 // configured are where sysctl(8) and systemd-sysctl(8) read settings from.
 var configured = []string{
 	"etc/sysctl.conf", "etc/sysctl.d/*.conf", "run/sysctl.d/*.conf", "usr/local/lib/sysctl.d/*.conf", "usr/lib/sysctl.d/*.conf",

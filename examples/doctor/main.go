@@ -1,12 +1,12 @@
 // Command doctor looks at this host once, or at a snapshot of one, and says
 // what is wrong with its connections, why, and what to do.
 //
-//	go run ./examples/doctor [-from DIR] [-record DIR] [-only NAME,…] [-fail-on SEVERITY] [-json]
+//	go run ./examples/doctor [-from DIR] [-record DIR] [-over DURATION] [-only NAME,…] [-fail-on SEVERITY] [-json] [-list]
 //
 // It changes nothing. Without privileges it does what it can, and says what it
 // could not see. DIR can hold what -record wrote, or text in files of any name:
-// conntrack -L, ss -tanopie or netstat -natp, sysctl -a,
-// /proc/net/stat/nf_conntrack.
+// conntrack -L, ss -tanopie or netstat -natp, sysctl -a, dmesg, and more that
+// package snapshot lists.
 //
 // Its exit status is 0 when there is nothing of that severity, 1 when there is,
 // and 2 when it could not look.
@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/connsleuth/connsleuth/detect"
 )
@@ -29,6 +30,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.from, "from", "", "look at the snapshot in `DIR`, not at this host")
 	flag.StringVar(&o.record, "record", "", "write a snapshot of this host to the new `DIR`, and look at it")
+	flag.DurationVar(&o.over, "over", time.Second, "see what counts within `DURATION`; 0 is not at all")
 	flag.StringVar(&o.only, "only", "", "look with these detectors only: `NAME,…`")
 	flag.BoolVar(&o.json, "json", false, "write one JSON object a line and finding")
 	list := flag.Bool("list", false, "list the detectors")
@@ -55,6 +57,7 @@ func main() {
 
 type options struct {
 	from, record, only string
+	over               time.Duration
 	json               bool
 	failOn             detect.Severity
 }
@@ -80,9 +83,7 @@ func run(ctx context.Context, o options) (bad bool, err error) {
 		v.note("no connection is tracked: there is no flow")
 	}
 	detectors, blind := detect.Seeing(sees, entries...)
-	for _, e := range blind {
-		v.note("%s did not look: it needs to see %v", e.Name(), e.Needs)
-	}
+	v.blind(blind)
 	if len(detectors) == 0 {
 		return false, errors.New("no detector could look:\n  " + strings.Join(v.notes, "\n  "))
 	}

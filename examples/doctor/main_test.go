@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -32,7 +33,7 @@ func doctor(t *testing.T, h *lab.Host, args ...string) (status int, stdout, stde
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd := exec.CommandContext(t.Context(), exe, append([]string{"-over", "1ms"}, args...)...)
 	cmd.Env = append(os.Environ(), "CONNSLEUTH_DOCTOR=main")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -75,6 +76,34 @@ func TestFrom(t *testing.T) {
 		status, out, errs := doctor(t, nil, tt.args...)
 		if status != tt.status || !strings.Contains(out, tt.stdout) || tt.status == 2 && (out != "" || errs == "") {
 			t.Errorf("%q: %d, %q, %q", tt.args, status, out, errs)
+		}
+	}
+}
+
+// What people saved in the incidents gives what they found by hand.
+func TestIncidents(t *testing.T) {
+	wants, err := filepath.Glob("../../detect/snapshot/testdata/*.want")
+	if err != nil || len(wants) != 8 {
+		t.Fatal(wants, err)
+	}
+	for _, want := range wants {
+		text, err := os.ReadFile(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, out, errs := doctor(t, nil, "-json", "-from", strings.TrimSuffix(want, ".want"))
+		var got strings.Builder
+		for line := range strings.Lines(out) {
+			var f struct{ Severity, Detector, Subject string }
+			if err := json.Unmarshal([]byte(line), &f); err != nil {
+				t.Fatal(err)
+			}
+			if f.Severity != "info" {
+				fmt.Fprintf(&got, "%s %s: %s\n", f.Severity, f.Detector, f.Subject)
+			}
+		}
+		if status != 1 || got.String() != string(text) {
+			t.Errorf("%s: %d, got\n%s%s", want, status, &got, errs)
 		}
 	}
 }

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"net/netip"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
-	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/detect/snapshot"
-	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // proc is this host's.
@@ -26,6 +25,17 @@ type view struct {
 
 func (v *view) note(format string, args ...any) {
 	v.notes = append(v.notes, fmt.Sprintf(format, args...))
+}
+
+// blind notes which detectors could not look, together where they need the same.
+func (v *view) blind(entries []detect.Entry) {
+	names := make(map[detect.Needs][]string)
+	for _, e := range entries {
+		names[e.Needs] = append(names[e.Needs], e.Name())
+	}
+	for _, needs := range slices.Sorted(maps.Keys(names)) {
+		v.note("without %v, these did not look: %s", needs, strings.Join(names[needs], ", "))
+	}
 }
 
 func (v *view) close() {
@@ -43,7 +53,7 @@ func see(ctx context.Context, o options) (*view, error) {
 	case o.from != "":
 		return open(o.from)
 	}
-	v, err := live(ctx)
+	v, err := twice(ctx, o.over)
 	if err != nil || o.record == "" {
 		return v, err
 	}
@@ -72,55 +82,4 @@ func open(dir string) (*view, error) {
 		}
 	}
 	return v, nil
-}
-
-// live looks at this host.
-func live(ctx context.Context) (*view, error) {
-	v := &view{Snapshot: new(snapshot.Snapshot)}
-	var err error
-	if v.Host, err = snapshot.System(proc); err != nil {
-		v.note("not seen: %v", err)
-	}
-	v.Host.Old = append(v.Host.Old, snapshot.Configured(os.DirFS("/"))...)
-	addrs, err := net.InterfaceAddrs()
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			v.Host.Addrs = append(v.Host.Addrs, p.Addr())
-		}
-	}
-	if err := errors.Join(err, v.sockets(ctx), v.flows(ctx)); err != nil {
-		v.close()
-		return nil, err
-	}
-	return v, nil
-}
-
-// sockets takes no privilege, but for the processes of other users.
-func (v *view) sockets(ctx context.Context) error {
-	diag, err := sockdiag.Dial(nil)
-	if err != nil {
-		return err
-	}
-	v.closers = append(v.closers, diag.Close)
-	v.Sockets = diag.All(ctx, sockdiag.Query{Info: true, Memory: true})
-	unreadable, err := snapshot.Owners(ctx, &v.Host, "/proc", diag.All(ctx, sockdiag.Query{}))
-	if unreadable > 0 {
-		v.note("not seen: the open files of %d processes: needs CAP_SYS_PTRACE (run as root)", unreadable)
-	}
-	return err
-}
-
-// flows takes CAP_NET_ADMIN, which the error names.
-func (v *view) flows(ctx context.Context) error {
-	ct, err := conntrack.Dial(nil)
-	if err == nil {
-		v.closers = append(v.closers, ct.Close)
-		v.Flows = ct.All(ctx, nil)
-		_, err = v.Sees()
-	}
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		v.note("not seen: flows: %v", err)
-		v.Flows, err = nil, nil
-	}
-	return err
 }
