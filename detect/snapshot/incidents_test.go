@@ -1,13 +1,19 @@
 package snapshot
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // What people saved in the incidents gives what they found by hand.
@@ -66,5 +72,123 @@ func TestIncidentHost(t *testing.T) {
 	h := host("old")
 	if h.Settings.Max != 8 || h.Settings.Count != 7 || h.Settings.Timeouts.TCPEstablished.Hours() != 120 || len(h.Old) != 8 {
 		t.Errorf("old: %+v", h)
+	}
+}
+
+// Of what one can be read, the last that was written is; the others are named.
+func TestLast(t *testing.T) {
+	const head = "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart\n"
+	row := func(invalid string) []byte {
+		return []byte(head + "00000003  00000000 00000000 00000000 " + invalid + strings.Repeat(" 00000000", 12) + "\n")
+	}
+	tool := []byte("cpu=0   \tfound=0 invalid=9 drop=0 \n\ncpu=3   \tfound=0 invalid=1 drop=0 \n")
+	dir := fstest.MapFS{
+		"a": {Data: row("00000001"), ModTime: time.Unix(300, 0)},
+		"b": {Data: row("00000002"), ModTime: time.Unix(400, 0)},
+		"c": {Data: row("00000003"), ModTime: time.Unix(200, 0)},
+		"d": {Data: tool},
+	}
+	read := func() (invalid uint64, unused string) {
+		t.Helper()
+		s, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range s.Files {
+			if f.Unused != "" {
+				unused += f.Name
+			}
+		}
+		return conntrack.Total(s.Host.Stats).Invalid, unused
+	}
+	if n, unused := read(); n != 2 || unused != "acd" {
+		t.Errorf("%d, not %s", n, unused)
+	}
+	dir = fstest.MapFS{"d": {Data: tool, ModTime: time.Unix(9, 0)}, "e": {Data: []byte("cpu=0 invalid=5 drop=0\n"), ModTime: time.Unix(8, 0)}}
+	if n, unused := read(); n != 10 || unused != "e" {
+		t.Errorf("%d, not %s", n, unused)
+	}
+	dir["d"].Data = []byte("cpu=0 invalid=9 drop=0\ncpu=1 invalid=many drop=0\n")
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "d: ") {
+		t.Errorf("no number: %v", err)
+	}
+}
+
+func TestText(t *testing.T) {
+	log := strings.Repeat("[ 1.000000] eth0: link up\n[ 1.000001] TCP: out of memory -- consider tuning tcp_mem\n", maxLog+1) +
+		"[ 9.000000] nf_conntrack: table full, dropping packet\n"
+	s, err := Open(fstest.MapFS{
+		"addr":  {Data: []byte("1: lo: <LOOPBACK,UP> mtu 65536\n    link/loopback\n    inet 127.0.0.1/8 scope host lo\n    inet6 fe80::1/64 scope link\n    inet 10.8.0.1 peer 10.8.0.2/32 scope global tun0\n")},
+		"dmesg": {Data: []byte(log)},
+		"stat": {Data: []byte("tcp        0      0 10.1.32.70:443     10.9.0.1:5555   CLOSE_WAIT  1000  4711  811/app: worker\n" +
+			"tcp        0      0 10.1.32.70:443     10.9.0.1:5556   TIME_WAIT   0     0     -\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := s.Host
+	if got := fmt.Sprint(h.Addrs); got != "[127.0.0.1 fe80::1 10.8.0.1]" {
+		t.Error(got)
+	}
+	if len(h.Log) != maxLog || !strings.Contains(h.Log[maxLog-1], "table full") || !strings.Contains(h.Log[0], "TCP: out of memory") {
+		t.Errorf("%d lines, %q", len(h.Log), h.Log[len(h.Log)-1])
+	}
+	if o := h.Holders[4711]; len(h.Holders) != 1 || len(o) != 1 || o[0].Process.PID != 811 {
+		t.Errorf("%v", h.Holders)
+	}
+	if sees, err := s.Sees(); sees != detect.NeedSockets|detect.NeedSettings || err != nil {
+		t.Errorf("sees %v, %v", sees, err)
+	}
+}
+
+// An old name counts where there is no new one: later kernels do not have it.
+func TestOldNames(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"net.ipv4.netfilter.ip_conntrack_max = 9\n":                                         9,
+		"net.ipv4.ip_conntrack_max = 8\n":                                                   8,
+		"net.ipv4.ip_conntrack_max = 8\nnet.netfilter.nf_conntrack_tcp_loose = 1\n":         0,
+		"net.ipv4.netfilter.ip_conntrack_max = 9\nnet.netfilter.nf_conntrack_max = 65536\n": 65536,
+	} {
+		s, err := Open(fstest.MapFS{"a": {Data: []byte(text)}})
+		if err != nil || s.Host.Settings.Max != want || len(s.Host.Old) != 1 {
+			t.Errorf("%q: %+v, %v", text, s, err)
+		}
+	}
+}
+
+// An earlier reading and the log are kept.
+func TestRecordEarlier(t *testing.T) {
+	at := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	proc := fstest.MapFS{"net/netstat": {Data: []byte("TcpExt: ListenOverflows\nTcpExt: 7\n")}}
+	before, err := System(proc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before.Now = at
+	before.Usage = conntrack.Usage{Count: 1, Max: 2, Fields: conntrack.UsageMax}
+	before.Stats = []conntrack.Stats{{CPU: 1, Fields: conntrack.StatDrop, Drop: 3}}
+	before.Files = []detect.OpenFiles{{Process: sockdiag.Process{PID: 17}, Descriptors: sockdiag.Descriptors{Used: 5, SoftLimit: 9}}}
+	proc["net/netstat"].Data = []byte("TcpExt: ListenOverflows\nTcpExt: 9\n")
+	h, err := System(proc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Now, h.Earlier, h.Log = at.Add(time.Minute), before.Counted(), []string{"[ 1.000000] nf_conntrack: table full, dropping packet"}
+	dir := filepath.Join(t.TempDir(), "incident")
+	if err := Record(dir, h, proc, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(os.DirFS(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, replayed := detect.Find(h, detect.AcceptQueue{}, detect.Pressure{}), detect.Find(s.Host, detect.AcceptQueue{}, detect.Pressure{})
+	if !reflect.DeepEqual(live, replayed) || len(live) != 2 || live[0].Count != 2 && live[1].Count != 2 {
+		t.Errorf("live %v\nreplayed %v", live, replayed)
+	}
+	e := s.Host.Earlier
+	e.Counters, h.Earlier.Counters = h.Counters, h.Counters // which kinds there are is not kept
+	if !reflect.DeepEqual(e, h.Earlier) || !slices.Equal(s.Host.Log, h.Log) {
+		t.Errorf("recorded %+v\nreplayed %+v", h.Earlier, e)
 	}
 }
