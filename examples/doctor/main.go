@@ -83,7 +83,7 @@ func run(ctx context.Context, o options) (bad bool, err error) {
 		v.note("no connection is tracked: there is no flow")
 	}
 	detectors, blind := detect.Seeing(sees, entries...)
-	v.blind(blind)
+	v.blind(sees, blind)
 	if len(detectors) == 0 {
 		return false, errors.New("no detector could look:\n  " + strings.Join(v.notes, "\n  "))
 	}

@@ -33,10 +33,16 @@ func doctor(t *testing.T, h *lab.Host, args ...string) (status int, stdout, stde
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, append([]string{"-over", "1ms"}, args...)...)
+	return command(t, h, append([]string{exe, "-over", "1ms"}, args...)...)
+}
+
+func command(t *testing.T, h *lab.Host, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "CONNSLEUTH_DOCTOR=main")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	var err error
 	if h == nil {
 		err = cmd.Run()
 	} else {
@@ -184,5 +190,45 @@ func TestQueue(t *testing.T) {
 	}
 	if status != 1 || !strings.Contains(out, ": listener 127.0.0.1:8080 (AcceptQueue, ") || !strings.Contains(out, "[2, limit 1]") {
 		t.Errorf("%d\n%s%s", status, out, errs)
+	}
+}
+
+// Without capabilities it sees the sockets, and says what would show the rest.
+func TestUnprivileged(t *testing.T) {
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Skip(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := lab.New(t).MustHost(t, "host")
+	status, out, errs := command(t, h, setpriv, "--bounding-set=-all", "--inh-caps=-all", exe, "-over", "0")
+	if status != 0 || !strings.Contains(out, "info: ") || !strings.Contains(errs, "CAP_NET_ADMIN") ||
+		!strings.Contains(errs, "without flows, these did not look: Ghosts, LostFlows, PortReuse, PortSpace\n") {
+		t.Errorf("%d\n%s%s", status, out, errs)
+	}
+	if status, _, errs := command(t, h, setpriv, "--bounding-set=-all", "--inh-caps=-all", exe, "-over", "0", "-only", "Ghosts"); status != 2 ||
+		!strings.Contains(errs, "no detector could look") {
+		t.Errorf("%d, %s", status, errs)
+	}
+}
+
+// What counts between two looks is found.
+func TestOver(t *testing.T) {
+	h := lab.New(t).MustHost(t, "host")
+	dir := filepath.Join(t.TempDir(), "incident")
+	status, out, errs := doctor(t, h, "-over", "20ms", "-record", dir, "-fail-on", "critical")
+	b, err := os.ReadFile(filepath.Join(dir, "host.json"))
+	var host struct {
+		Now     time.Time
+		Earlier struct{ At time.Time }
+	}
+	if err != nil || json.Unmarshal(b, &host) != nil || status != 0 {
+		t.Fatalf("%d, %v\n%s%s", status, err, out, errs)
+	}
+	if over := host.Now.Sub(host.Earlier.At); over < 20*time.Millisecond || over > time.Hour {
+		t.Errorf("%v between the looks", over)
 	}
 }

@@ -27,11 +27,11 @@ func (v *view) note(format string, args ...any) {
 	v.notes = append(v.notes, fmt.Sprintf(format, args...))
 }
 
-// blind notes which detectors could not look, together where they need the same.
-func (v *view) blind(entries []detect.Entry) {
+// blind notes which detectors could not look, together where they lack the same.
+func (v *view) blind(sees detect.Needs, entries []detect.Entry) {
 	names := make(map[detect.Needs][]string)
 	for _, e := range entries {
-		names[e.Needs] = append(names[e.Needs], e.Name())
+		names[e.Needs&^sees] = append(names[e.Needs&^sees], e.Name())
 	}
 	for _, needs := range slices.Sorted(maps.Keys(names)) {
 		v.note("without %v, these did not look: %s", needs, strings.Join(names[needs], ", "))
