@@ -42,6 +42,9 @@ func (Audit) Review(h *Host) []Advice {
 	return all
 }
 
+// remedy is a setting that helps, and how.
+type remedy struct{ why, setting string }
+
 // remedy adds to a finding that a setting should have the value of the
 // incidents, unless it is known to have one as good, and notes what it has.
 func (h *Host) remedy(f *Finding, why, name string) {

@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/sockdiag"
@@ -34,7 +35,7 @@ func (Census) Name() string { return "Census" }
 func (d Census) Look(h *Host) Look {
 	counts := new(Counts)
 	look := counts.Look(h)
-	look.Findings = func() []Finding { return d.findings(counts) }
+	look.Findings = func() []Finding { return d.findings(h, counts) }
 	return look
 }
 
@@ -46,47 +47,49 @@ type meaning struct {
 	share    float64
 	severity Severity
 	means    string
+	remedies []remedy
 	fix      []string
 }
 
 var meanings = []meaning{
 	{sockdiag.SynSent, conntrack.TCPSynSent, 500, 0.2, Warning,
 		"nobody answers what is asked for: the peer is missing or a firewall drops it, or a host here scans others",
-		[]string{"see where to: `ss -tn state syn-sent`, `conntrack -L -p tcp --state SYN_SENT`"}},
+		nil, []string{"see where to: `ss -tn state syn-sent`, `conntrack -L -p tcp --state SYN_SENT`"}},
 	{sockdiag.SynRecv, conntrack.TCPSynRecv, 500, 0.2, Warning,
 		"handshakes are begun and not finished: a SYN flood, or an accept queue that is full",
-		[]string{"answer without keeping them: `sysctl -w net.ipv4.tcp_syncookies=1`", "forget them sooner: `sysctl -w net.ipv4.tcp_synack_retries=3`"}},
+		[]remedy{{"answer without keeping them", syncookies}, {"forget them sooner", synAckRetries}},
+		[]string{"see whose they are: `ss -tn state syn-recv`"}},
 	{sockdiag.FinWait1, conntrack.TCPNone, 500, 0.2, Warning,
 		"what was closed here is not acknowledged: the peers vanished or read no more; each can hold 64 KiB of kernel memory",
-		[]string{"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"}},
+		[]remedy{{"give up sooner", orphanRetries}}, []string{"see with whom: `ss -tn state fin-wait-1`"}},
 	{sockdiag.FinWait2, conntrack.TCPNone, 5000, 0.5, Info,
 		"this host closes and its peers do not",
-		[]string{"end them sooner: `sysctl -w net.ipv4.tcp_fin_timeout=30`"}},
+		[]remedy{{"end them sooner", finTimeout}}, []string{"see with whom: `ss -tn state fin-wait-2`"}},
 	{sockdiag.CloseWait, conntrack.TCPCloseWait, 500, 0.2, Warning,
 		"the peers have closed and the applications do not: a leak of sockets",
-		[]string{"see whose: `ss -tnp state close-wait`, or Leaks"}},
+		nil, []string{"see whose: `ss -tnp state close-wait`, or Leaks"}},
 	{sockdiag.LastAck, conntrack.TCPLastAck, 500, 0.2, Info,
 		"the peers closed first and vanished, as after a load test that was killed",
-		[]string{"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"}},
+		[]remedy{{"give up sooner", orphanRetries}}, []string{"see with whom: `ss -tn state last-ack`"}},
 	{sockdiag.Closing, conntrack.TCPNone, 100, 0.01, Info,
 		"both ends closed at once, which is rare: many are odd",
-		[]string{"see with whom: `ss -tn state closing`"}},
+		nil, []string{"see with whom: `ss -tn state closing`"}},
 	{sockdiag.TimeWait, conntrack.TCPTimeWait, 50000, 0.5, Info,
 		"the end that closes first closes often: short connections without keep-alive, or one source that connects over and over",
-		[]string{"reuse connections (HTTP keep-alive, pools)", "see with whom: PerSource",
+		nil, []string{"reuse connections (HTTP keep-alive, pools)", "see with whom: PerSource",
 			"mind the bounds: `net.ipv4.tcp_max_tw_buckets`, and for clients `net.ipv4.ip_local_port_range`"}},
 }
 
 // findings tells of the sockets, and of flows in a state that the sockets did
 // not explain.
-func (d Census) findings(c *Counts) []Finding {
+func (d Census) findings(h *Host, c *Counts) []Finding {
 	var found []Finding
 	for i := range meanings {
 		m := &meanings[i]
 		if d.piles(m, 1, c.Sockets[m.state], c.Sockets.Connections()) {
-			found = append(found, d.sockets(m, c))
+			found = append(found, m.remedied(h, d.sockets(m, c)))
 		} else if m.flow != conntrack.TCPNone && d.piles(m, 10, c.Flows[m.flow], c.Flows.Total()) {
-			found = append(found, d.flows(m, c))
+			found = append(found, m.remedied(h, d.flows(m, c)))
 		}
 	}
 	return found
@@ -114,11 +117,19 @@ func (d *Census) flows(m *meaning, c *Counts) Finding {
 	return m.finding("flows in "+m.flow.String(), fmt.Sprintf("%d of %d TCP flows are %v", n, all, m.flow), n, d.limit(m, 10))
 }
 
+// remedied adds the settings that help.
+func (m *meaning) remedied(h *Host, f Finding) Finding {
+	for _, r := range m.remedies {
+		h.remedy(&f, r.why, r.setting)
+	}
+	return f
+}
+
 func (m *meaning) finding(subject, cause string, n, limit uint64) Finding {
 	return Finding{
 		Detector: "Census", Severity: m.severity, Confidence: Possible,
 		Subject: subject, Count: n, Limit: limit,
-		Cause: cause + ": " + m.means, Fix: m.fix,
+		Cause: cause + ": " + m.means, Fix: slices.Clone(m.fix),
 		Evidence: Evidence{Missing: []string{"by whom and with whom: Leaks, SynFlood, OutboundScan, PerSource"}},
 	}
 }

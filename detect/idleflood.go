@@ -119,9 +119,10 @@ func (d *IdleFlood) finding(g *gathering, l *load, n idleness) Finding {
 	f.Fix = []string{
 		banFix(f.Sources[0]),
 		"have the application close connections that bring no request: a read timeout of seconds",
-		"find dead peers sooner: SO_KEEPALIVE set by the application, and `sysctl -w net.ipv4.tcp_keepalive_time=1200`",
+		"find dead peers: SO_KEEPALIVE set by the application",
 		"put a source that may do this, such as a pool of connections, into Allow",
 	}
+	g.host.remedy(&f, "find dead peers sooner", keepaliveTime)
 	idle := n.alive + n.forever + n.untimed
 	if idle <= d.limit() {
 		f.Cause = fmt.Sprintf("%s holds %d connections %s that may be idle, of %d", g.who(l), l.count, g.where(l), n.all)

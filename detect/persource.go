@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/sockdiag"
@@ -130,7 +131,10 @@ func (d *PerSource) finding(g *gathering, state sockdiag.State, l *load) Finding
 	f.Fix = append([]string{banFix(f.Sources[0])}, stateFix[state]...)
 	if state == sockdiag.CloseWait {
 		f.Confidence = Possible
-		f.Fix = stateFix[state] // a ban does not close them
+		f.Fix = slices.Clone(stateFix[state]) // a ban does not close them
+	}
+	if r, ok := stateRemedies[state]; ok {
+		g.host.remedy(&f, r.why, r.setting)
 	}
 	return f
 }
@@ -147,13 +151,18 @@ var stateMeans = map[sockdiag.State]string{
 var stateFix = map[sockdiag.State][]string{
 	sockdiag.TimeWait: {"let fail2ban count them: `maxretry = 40`, `findtime = 750`, `bantime = -1`"},
 	sockdiag.Established: {
-		"find dead peers sooner: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application",
+		"find dead peers: SO_KEEPALIVE set by the application",
 		"put a source that may do this into Allow",
 	},
-	sockdiag.SynRecv:   {"answer without memory: `sysctl -w net.ipv4.tcp_syncookies=1`"},
 	sockdiag.CloseWait: {"have the application close at end of file: `ss -tnp state close-wait` names it"},
-	sockdiag.LastAck:   {"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"},
-	sockdiag.FinWait1:  {"give up sooner: `sysctl -w net.ipv4.tcp_orphan_retries=1`"},
+}
+
+var stateRemedies = map[sockdiag.State]remedy{
+	sockdiag.Established: {"find dead peers sooner", keepaliveTime},
+	sockdiag.SynRecv:     {"answer without memory", syncookies},
+	sockdiag.LastAck:     {"give up sooner", orphanRetries},
+	sockdiag.FinWait1:    {"give up sooner", orphanRetries},
+	sockdiag.FinWait2:    {"end them sooner", finTimeout},
 }
 
 // offence is a finding about a source, without what it did.

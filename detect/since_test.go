@@ -80,6 +80,13 @@ func TestRemedies(t *testing.T) {
 		{Leaks{}, orphans, "net.ipv4.tcp_max_orphans = 122", []string{"tcp_max_orphans"}, "", Critical},
 		{Leaks{}, pileOf(1001, sockdiag.FinWait2, orphaned), "net.ipv4.tcp_fin_timeout = 30", []string{"ss -K state fin-wait-2"}, "tcp_fin_timeout", Info},
 		{Leaks{}, pileOf(1001, sockdiag.FinWait2, orphaned), "net.ipv4.tcp_fin_timeout = 31", []string{"tcp_fin_timeout=30`"}, "", Info},
+		{PerSource{}, append(unmet(held(21, 0, "198.51.100.7"), 1), listener443()), "", []string{"tcp_syncookies=1`"}, "", Warning},
+		{PerSource{}, append(held(61, sockdiag.Established, "198.51.100.7"), listener443()), "net.ipv4.tcp_keepalive_time = 1200",
+			[]string{"SO_KEEPALIVE"}, "tcp_keepalive_time", Warning},
+		{IdleFlood{}, append(idling(held(61, sockdiag.Established, "198.51.100.7"), nil), listener443()), "net.ipv4.tcp_keepalive_time = 7200",
+			[]string{"tcp_keepalive_time=1200`"}, "", Warning},
+		{Census{}, pileOf(501, sockdiag.SynRecv), "net.ipv4.tcp_synack_retries = 3", []string{"tcp_syncookies=1`"}, "tcp_synack_retries", Warning},
+		{Census{}, pileOf(501, sockdiag.LastAck), "net.ipv4.tcp_orphan_retries = 0", []string{"tcp_orphan_retries=1`"}, "", Info},
 	} {
 		h := Host{Now: now}
 		if tt.sysctls != "" {
