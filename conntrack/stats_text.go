@@ -12,7 +12,7 @@ import (
 // is a Total.
 func ParseStats(line string) (Stats, error) {
 	s := Stats{CPU: -1}
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		name, value, ok := strings.Cut(word, "=")
 		n, err := strconv.ParseUint(value, 10, 32)
 		switch {
