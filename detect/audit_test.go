@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -272,6 +273,25 @@ func TestAuditFiles(t *testing.T) {
 		f, ok := found[tt.want]
 		if ok != (tt.want != "") || len(found) > 1 || len(found) != 0 && tt.want == "" || ok && !mentions(f.Cause, "sipd (17)") {
 			t.Errorf("%+v: %v", tt, found)
+		}
+	}
+}
+
+// What TCP takes now tells an estimate from a fact.
+func TestAuditMemory(t *testing.T) {
+	for pages, want := range map[string]Severity{"": Warning, "199": Info, "200": Warning} {
+		h := sysctlHost(t, kernelDefaults, advised, "net.ipv4.tcp_mem = 100 200 400")
+		if pages != "" {
+			var err error
+			proc := fstest.MapFS{"net/sockstat": {Data: []byte("TCP: inuse 100 mem " + pages + "\n")}}
+			if h.Counters, err = sockdiag.ReadCounters(proc); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.Sockets = slices.Repeat([]sockdiag.Socket{socket(t, "ESTAB "+server+" 443 "+client+" 51522")}, 100)
+		found := Find(h, Audit{LongestRequest: time.Minute})
+		if len(found) != 1 || found[0].Severity != want || (pages == "") != (len(found[0].Evidence.Missing) > 0) || !mentions(found[0].Cause, pages) {
+			t.Errorf("%s pages: %v", pages, found)
 		}
 	}
 }

@@ -93,6 +93,9 @@ func TestPressureLog(t *testing.T) {
 	if found := pure(t, Pressure{}, Host{Now: now, Log: log}); len(found) != 1 || found[0].Severity != Warning || found[0].Subject != "kernel log" {
 		t.Errorf("alone: %v", found)
 	}
+	if found := pure(t, Pressure{}, Host{Now: now, Log: []string{"ip_conntrack: table full, dropping packet."}}); len(found) != 1 {
+		t.Errorf("of Linux 2.6: %v", found)
+	}
 	if found := pure(t, Pressure{}, Host{Now: now, Log: log[:1]}); len(found) != 0 {
 		t.Errorf("another line: %v", found)
 	}

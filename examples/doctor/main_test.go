@@ -33,12 +33,12 @@ func doctor(t *testing.T, h *lab.Host, args ...string) (status int, stdout, stde
 	if err != nil {
 		t.Fatal(err)
 	}
-	return command(t, h, append([]string{exe, "-over", "1ms"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), exe, append([]string{"-over", "1ms"}, args...)...)
+	return finish(t, h, cmd)
 }
 
-func command(t *testing.T, h *lab.Host, args ...string) (status int, stdout, stderr string) {
+func finish(t *testing.T, h *lab.Host, cmd *exec.Cmd) (status int, stdout, stderr string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "CONNSLEUTH_DOCTOR=main")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -190,28 +190,6 @@ func TestQueue(t *testing.T) {
 	}
 	if status != 1 || !strings.Contains(out, ": listener 127.0.0.1:8080 (AcceptQueue, ") || !strings.Contains(out, "[2, limit 1]") {
 		t.Errorf("%d\n%s%s", status, out, errs)
-	}
-}
-
-// Without capabilities it sees the sockets, and says what would show the rest.
-func TestUnprivileged(t *testing.T) {
-	setpriv, err := exec.LookPath("setpriv")
-	if err != nil {
-		t.Skip(err)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := lab.New(t).MustHost(t, "host")
-	status, out, errs := command(t, h, setpriv, "--bounding-set=-all", "--inh-caps=-all", exe, "-over", "0")
-	if status != 0 || !strings.Contains(out, "info: ") || !strings.Contains(errs, "CAP_NET_ADMIN") ||
-		!strings.Contains(errs, "without flows, these did not look: Ghosts, LostFlows, PortReuse, PortSpace\n") {
-		t.Errorf("%d\n%s%s", status, out, errs)
-	}
-	if status, _, errs := command(t, h, setpriv, "--bounding-set=-all", "--inh-caps=-all", exe, "-over", "0", "-only", "Ghosts"); status != 2 ||
-		!strings.Contains(errs, "no detector could look") {
-		t.Errorf("%d, %s", status, errs)
 	}
 }
 
