@@ -121,7 +121,9 @@ func TestText(t *testing.T) {
 		"addr":  {Data: []byte("1: lo: <LOOPBACK,UP> mtu 65536\n    link/loopback\n    inet 127.0.0.1/8 scope host lo\n    inet6 fe80::1/64 scope link\n    inet 10.8.0.1 peer 10.8.0.2/32 scope global tun0\n")},
 		"dmesg": {Data: []byte(log)},
 		"stat": {Data: []byte("tcp        0      0 10.1.32.70:443     10.9.0.1:5555   CLOSE_WAIT  1000  4711  811/app: worker\n" +
-			"tcp        0      0 10.1.32.70:443     10.9.0.1:5556   TIME_WAIT   0     0     -\n")},
+			"tcp        0      0 10.1.32.70:443     10.9.0.1:5556   TIME_WAIT   0     0     -\n" +
+			"tcp        0      0 10.1.32.70:443     10.9.0.1:5557   ESTABLISHED 812/other\n")},
+		"sysctl": {Data: []byte("fs.file-nr = 1344\t44\t9000\n")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +138,10 @@ func TestText(t *testing.T) {
 	if o := h.Holders[4711]; len(h.Holders) != 1 || len(o) != 1 || o[0].Process.PID != 811 {
 		t.Errorf("%v", h.Holders)
 	}
-	if sees, err := s.Sees(); sees != detect.NeedSockets|detect.NeedSettings || err != nil {
+	if f := h.Files; len(f) != 1 || f[0].Process != (sockdiag.Process{}) || f[0].Descriptors != (sockdiag.Descriptors{Used: 1300, SoftLimit: 9000, HardLimit: 9000}) {
+		t.Errorf("%+v", f)
+	}
+	if sees, err := s.Sees(); sees != detect.NeedSockets|detect.NeedSettings|detect.NeedFiles || err != nil {
 		t.Errorf("sees %v, %v", sees, err)
 	}
 }
