@@ -31,8 +31,9 @@ type ResetTracker struct {
 type PushedReset struct {
 	// From sent PSH|RST to To.
 	From, To netip.AddrPort
-	// Payload is the bytes of data in the first PSH|RST, Count how many there
-	// were, and At when the first was seen.
+	// Payload is the bytes of data in the PSH|RST that counts, the first that
+	// is next in sequence; Count is how many there were, and At when the first
+	// was seen.
 	Payload, Count int
 	At             time.Time
 
@@ -136,7 +137,7 @@ func (t *ResetTracker) push(now time.Time, k flowKey, dir int, h *Header, p *pus
 		fresh.begun = *b
 		t.begun.delete(k)
 	}
-	fresh.found = PushedReset{Payload: h.DataLen, Count: 1, At: now, Confidence: Possible}
+	fresh.found = PushedReset{Count: 1, At: now, Confidence: Possible}
 	fresh.found.From, fresh.found.To = h.ends()
 	fresh.segment(h)
 	return t.pushed.put(k, fresh).found, true
@@ -144,7 +145,7 @@ func (t *ResetTracker) push(now time.Time, k flowKey, dir int, h *Header, p *pus
 
 // segment notes a PSH|RST.
 func (p *push) segment(h *Header) {
-	p.seq = h.Seq
+	p.seq, p.found.Payload = h.Seq, h.DataLen
 	p.found.Want = p.relative(h.Seq + uint32(h.DataLen))
 }
 
