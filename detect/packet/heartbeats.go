@@ -68,10 +68,14 @@ func (f HeartbeatFinding) String() string {
 // tlsFlow is a connection, by direction.
 type tlsFlow struct {
 	streams [2]tlsStream
-	asked   [2]int       // length of the last request, 0 is none
+	asked   [2]asked     // the last request
 	seen    [2][4]uint32 // where the last heartbeats began
 	count   [2]int       // of heartbeats
 }
+
+// asked is a request: the length of its message, 0 for none, and how much
+// payload it has at most.
+type asked struct{ length, payload int }
 
 // NewHeartbeatTracker returns a HeartbeatTracker that follows so many
 // connections, and remembers as many that have just begun; 0 is 4096, which
@@ -112,10 +116,9 @@ func (t *HeartbeatTracker) Packet(h Header, b []byte, found func(HeartbeatFindin
 	s := &f.streams[dir]
 	old, lost := s.begin(h.Seq, &g)
 	if old { // read it apart, and leave s where it is
-		again := tlsStream{cipher: s.cipher}
-		again.begin(h.Seq, &g)
-		s = &again
-		s.cipher = f.streams[dir].cipher
+		apart := tlsStream{cipher: s.cipher}
+		apart.begin(h.Seq, &g)
+		s = &apart
 	}
 	for {
 		t.count(lost)
@@ -217,22 +220,22 @@ func (s *tlsStream) continues(hb Heartbeat, fault HeartbeatFault) bool {
 // compare looks for the request of a response, and remembers requests. What
 // follows cipher text of the other direction is taken for a response.
 func (r *HeartbeatFinding) compare(f *tlsFlow, dir int, c cipher) {
-	hb, asked := r.Heartbeat, f.asked[1-dir]
+	hb, request := r.Heartbeat, f.asked[1-dir]
 	blind := r.Encrypted || hb.Payload < 0
-	if !blind && hb.Type != HeartbeatResponse || blind && asked == 0 {
-		f.asked[dir] = hb.Length
+	if !blind && hb.Type != HeartbeatResponse || blind && request.length == 0 {
+		f.asked[dir] = hb.asks(blind)
 		if r.Fault == Overread {
 			r.Extra = hb.over()
 		}
 		return
 	}
-	if asked == 0 {
+	if request.length == 0 {
 		return
 	}
-	r.Request = asked
-	extra, sure := hb.Payload-max(asked-heartbeatLen, 0), hb.sure(c)
+	r.Request = request.length
+	extra, sure := hb.Payload-request.payload, hb.sure(c)
 	if blind {
-		extra, sure = hb.Length-asked, Possible
+		extra, sure = hb.Length-request.length, Possible
 	}
 	switch {
 	case extra > 0 && (!blind || extra > hiddenSlack):
@@ -240,4 +243,13 @@ func (r *HeartbeatFinding) compare(f *tlsFlow, dir int, c cipher) {
 	case r.Fault == Large: // as its request was
 		r.Fault, r.Confidence = 0, Unknown
 	}
+}
+
+// asks is the heartbeat as a request.
+func (hb Heartbeat) asks(blind bool) asked {
+	most := max(hb.Length-heartbeatLen, 0)
+	if !blind {
+		most = min(most, hb.Payload)
+	}
+	return asked{length: hb.Length, payload: most}
 }

@@ -45,9 +45,19 @@ func (s *tlsStream) begin(seq uint32, g *tlsSegment) (old, lost bool) {
 		s.synced, lost = false, true
 	}
 	if !s.synced && isTLSRecord(g.data) {
-		*s = tlsStream{next: seq, synced: true}
+		s.resume(seq)
 	}
 	return false, lost
+}
+
+// resume begins anew with a record at a sequence number. Cipher text stays
+// that, but what was in the clear may have turned to it unseen.
+func (s *tlsStream) resume(seq uint32) {
+	c := s.cipher
+	if c == cipherNone {
+		c = cipherUnknown
+	}
+	*s = tlsStream{next: seq, synced: true, cipher: c}
 }
 
 // record reads on in a segment and returns the beginning of the next record, of
@@ -70,12 +80,12 @@ func (s *tlsStream) record(g *tlsSegment) (part []byte, lost bool) {
 		header := s.part[:s.have]
 		switch {
 		case s.have >= tlsHeaderLen && !isTLSRecord(header):
-			s.synced, s.have, s.cipher = false, 0, cipherUnknown
+			s.synced, s.have = false, 0
 		case s.have >= tlsHeaderLen && (s.have == s.want() || g.n > 0 && len(g.data) == 0):
 			s.left, s.have = uint32(tlsHeaderLen+tlsLength(header)-s.have), 0
 			return header, false
 		case g.n > 0 && len(g.data) == 0: // cut within the header
-			s.synced, s.have, s.cipher = false, 0, cipherUnknown
+			s.synced, s.have = false, 0
 			return nil, true
 		}
 	}
