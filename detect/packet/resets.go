@@ -55,7 +55,7 @@ type PushedReset struct {
 
 // String says in one sentence what was found.
 func (r PushedReset) String() string {
-	s := fmt.Sprintf("%v > %v: PSH|RST with %d bytes, %d times", r.From, r.To, r.Payload, r.Count)
+	s := fmt.Sprintf("%v > %v: PSH|RST with %d bytes, %d seen", r.From, r.To, r.Payload, r.Count)
 	if r.Answer == 0 {
 		return s + "; if a rule drops them, the connection hangs (possible)"
 	}
