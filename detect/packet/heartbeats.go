@@ -45,24 +45,24 @@ type HeartbeatFinding struct {
 }
 
 // String says in one sentence what was found.
-func (f HeartbeatFinding) String() string {
-	s := fmt.Sprintf("%v > %v: heartbeat of %d bytes: ", f.From, f.To, f.Heartbeat.Length)
-	switch f.Fault {
+func (r HeartbeatFinding) String() string {
+	s := fmt.Sprintf("%v > %v: heartbeat of %d bytes: ", r.From, r.To, r.Heartbeat.Length)
+	switch r.Fault {
 	case Overread:
-		s += fmt.Sprintf("a request that claims %d bytes more than it has, the Heartbleed attack", f.Extra)
+		s += fmt.Sprintf("a request that claims %d bytes more than it has, the Heartbleed attack", r.Extra)
 	case Leak:
-		s += fmt.Sprintf("a response with %d bytes more than its request had: the server leaks memory", f.Extra)
+		s += fmt.Sprintf("a response with %d bytes more than its request had: the server leaks memory", r.Extra)
 	case Violation:
 		s += "a message that RFC 6520 forbids"
 	case Large:
 		s += "larger than usual, a leak if its request was smaller"
 	default:
-		s += f.Fault.String()
+		s += r.Fault.String()
 	}
-	if f.Encrypted {
+	if r.Encrypted {
 		s += "; it is encrypted, only its length tells"
 	}
-	return s + " (" + f.Confidence.String() + ")"
+	return s + " (" + r.Confidence.String() + ")"
 }
 
 // tlsFlow is a connection, by direction.

@@ -3,7 +3,6 @@ package incidents
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"time"
@@ -111,7 +110,7 @@ func (st *stage) heartbleedRemedy(k *link, seen *packetWatch) error {
 		return err
 	}
 	st.tell(Set, "server: firewall drops all packets of %v", st.client.addr)
-	if _, err := io.WriteString(k.client, string(heartbleedAttack)); err != nil {
+	if _, err := k.client.Write(heartbleedAttack); err != nil {
 		return err
 	}
 	attacks, leaks := 0, 0
