@@ -102,7 +102,7 @@ func TestAnomaly(t *testing.T) {
 		{"fast open behind other options", syn("020405b4 0101"+cookie[0:6]+"1122334455667788", "686921"), 0, Unknown},
 		{"fast open as it was at first", syn("fe 08 f989 11223344", "686921"), 0, Unknown},
 		{"another experiment", syn("fe 08 f988 11223344", "686921"), SYNData, Certain},
-		{"fast open after the end of options", syn("00 22 02 00", "686921"), SYNData, Certain},
+		{"fast open after the end of options", syn("00 02 22 02", "686921"), SYNData, Certain},
 		{"an option of length 0", syn("05 00 22 02", "686921"), SYNData, Certain},
 		{"an option longer than the rest", syn("05 09 22 02", "686921"), SYNData, Certain},
 		{"cut before the options", syn(cookie, "686921")[:40], SYNData, Possible},

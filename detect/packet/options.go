@@ -14,7 +14,6 @@ const (
 // tcpOptions returns the options of the TCP header h, which was decoded from b,
 // as far as they were captured, and whether that is all of them.
 func (h Header) tcpOptions(b []byte) (options []byte, whole bool) {
-	b = h.claimed(b)
 	off := transportOffset(b)
 	if off == 0 || h.Proto != ProtoTCP || len(b)-off < tcpMinLen || binary.BigEndian.Uint32(b[off+4:]) != h.Seq {
 		return nil, false

@@ -110,10 +110,10 @@ func (t *ResetTracker) Packet(now time.Time, h Header) (PushedReset, bool) {
 	return PushedReset{}, false
 }
 
-// handshake takes in a SYN or SYN/ACK. Only the latter, which the receiver
-// sends, tells of a new connection: anybody can send a SYN.
+// handshake takes in a SYN or SYN/ACK. Only that of the receiver tells of a new
+// connection: whoever sends PSH|RST can also send a SYN.
 func (t *ResetTracker) handshake(k flowKey, dir int, h *Header) {
-	if p := t.pushed.get(k); p != nil && (p.dir == dir || !h.Flags.Has(ACK)) {
+	if p := t.pushed.get(k); p != nil && p.dir == dir {
 		return
 	}
 	t.pushed.delete(k)

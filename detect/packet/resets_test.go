@@ -116,6 +116,9 @@ func TestResetTracker(t *testing.T) {
 	laterRequest.Payload, laterRequest.Want = 704, 805
 	second := certain
 	second.Payload, second.Ack, second.Want = 704, 101, 805
+	far := func(h Header) Header { h.TTL = 57; return h }
+	farther := certain
+	farther.TTL = 57
 	midway := late
 	midway.h.TTL = 57
 	for _, tt := range []struct {
@@ -124,6 +127,9 @@ func TestResetTracker(t *testing.T) {
 		want    []PushedReset
 	}{
 		{"the incident", then(request, late), []PushedReset{possible, certain}},
+		{"captured far away", then(at{time.Millisecond, far(reply(SYN|ACK, 4999, 1000))}, request, at{late.after, far(late.h)}),
+			[]PushedReset{possible, farther}},
+		{"data before it did not arrive either", then(request, at{late.after, reply(RST|ACK, 5000, 999)}), []PushedReset{possible}},
 		{"told once", then(request, late, late), []PushedReset{possible, certain}},
 		{"sent twice", then(request, request, late), []PushedReset{possible, grade(certain, Certain, 2)}},
 		{"without its start", []at{request, late}, []PushedReset{possible, grade(certain, Likely, 1)}},
@@ -136,6 +142,8 @@ func TestResetTracker(t *testing.T) {
 				Answer: ACK, TTL: 64, After: 72 * time.Second, Ack: 1, Want: 805}}},
 		{"data before", then(at{0, segmentOf(PSH|ACK, 1000, 5000, 100)}, wrongOrder, at{late.after, reply(RST|ACK, 5000, 1100)}),
 			[]PushedReset{laterRequest, second}},
+		{"data before, sent twice", then(at{0, segmentOf(PSH|ACK, 1000, 5000, 100)}, at{0, segmentOf(PSH|ACK, 1000, 5000, 100)},
+			wrongOrder, at{late.after, reply(RST|ACK, 5000, 1100)}), []PushedReset{laterRequest, second}},
 		// TCP itself ignores a RST that is not the next in sequence.
 		{"data before it comes after it", then(wrongOrder, at{4 * time.Millisecond, segmentOf(PSH|ACK, 1000, 5000, 100)},
 			at{late.after, reply(RST|ACK, 5000, 1100)}), []PushedReset{laterRequest}},

@@ -39,7 +39,7 @@ func (s *tlsStream) begin(seq uint32, g *tlsSegment) (old, lost bool) {
 	case ahead < 0:
 		g.skip(-ahead)
 		return false, false
-	case s.have == 0 && ahead <= int(s.left):
+	case ahead <= int(s.left):
 		s.left, s.next = s.left-uint32(ahead), seq
 	default:
 		s.synced, lost = false, true
