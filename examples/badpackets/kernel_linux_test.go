@@ -1,4 +1,4 @@
-package packet_test
+package main
 
 import (
 	"context"
@@ -15,10 +15,8 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
-
 // TestValidOnKernel sends all 256 sets of flags, and compares what the kernel's
-// conntrack says of each with Valid: it tells in group 0 why a segment is
+// conntrack says of each with packet.TCPFlags.Valid: it tells in group 0 why a segment is
 // INVALID, and here many are, but only some for their flags.
 func TestValidOnKernel(t *testing.T) {
 	t.Parallel()
