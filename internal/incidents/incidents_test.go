@@ -34,7 +34,7 @@ func play(t *testing.T, s Scenario, ipv6 bool) {
 		if r.Kind == Result && r.OK {
 			steps = append(steps, r.Step)
 		}
-		if r.Step == Explain && (r.Verdict == nil || len(r.Verdict.Facts) == 0 || len(r.Verdict.Fix) == 0) {
+		if v := r.Verdict; v != nil && (len(v.Facts) == 0 || len(v.Fix) == 0) {
 			t.Error("an explanation without facts or remedy")
 		}
 	})

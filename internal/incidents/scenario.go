@@ -24,6 +24,8 @@ var Scenarios = []Scenario{
 	{"forgotten", "a live connection is idle for longer than the tracker remembers", playForgotten},
 	{"ghost", "a late answer raises a ghost entry, which blocks the reuse of a port", playGhost},
 	{"late-reset", "the ghost that never was: with a longer close_wait the late answer draws a RST", playLateReset},
+	{"psh-rst", "requests with PSH and RST set, and a rule that drops RST: connections hang", playPshRst},
+	{"heartbleed", "heartbeats that claim more than they have, and answers that leak", playHeartbleed},
 }
 
 // Find returns the scenario of a name.
