@@ -18,7 +18,7 @@ import (
 func BenchmarkPackets(b *testing.B) {
 	floor := drain(b, 20_000)
 	w := newWire()
-	r, err := listenOn(b, w, nil)
+	r, err := listenOn(b, w, Config{})
 	if err != nil {
 		b.Fatal(err)
 	}
