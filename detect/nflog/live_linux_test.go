@@ -20,7 +20,7 @@ import (
 const group = 5
 
 // rules makes h log what the rules match, at one hook.
-func rules(t *testing.T, h *lab.Host, hook nft.Hook, rs ...nft.Rule) {
+func rules(t testing.TB, h *lab.Host, hook nft.Hook, rs ...nft.Rule) {
 	t.Helper()
 	err := h.Rules(t.Context(), nft.Table{
 		Family: nft.INet, Name: "log",
@@ -32,7 +32,7 @@ func rules(t *testing.T, h *lab.Host, hook nft.Hook, rs ...nft.Rule) {
 }
 
 // listen is Listen on h until the test ends.
-func listenAt(t *testing.T, h *lab.Host, cfg Config) *Reader {
+func listenAt(t testing.TB, h *lab.Host, cfg Config) *Reader {
 	t.Helper()
 	cfg.NetNS = h.NetNS()
 	r, err := Listen(&cfg)
@@ -48,7 +48,7 @@ func listenAt(t *testing.T, h *lab.Host, cfg Config) *Reader {
 }
 
 // sendUDP sends n datagrams from one host to another.
-func sendUDP(t *testing.T, from *lab.Host, to netip.AddrPort, n int) {
+func sendUDP(t testing.TB, from *lab.Host, to netip.AddrPort, n int) {
 	t.Helper()
 	c, err := from.Dial(t.Context(), "udp", netip.AddrPort{}, to, nil)
 	if err != nil {

@@ -38,3 +38,20 @@ func full(b *nfnl.Builder) {
 	b.U32(500, 1)
 	b.Bytes(9, []byte{0x60, 1, 2, 3, 4})
 }
+
+// logged are the attributes of a packet in Input, as Linux 6.18 sends them.
+func logged(b *nfnl.Builder) {
+	b.Bytes(1, []byte{8, 0, byte(Input), 0})
+	b.String(10, "rejected: ")
+	b.U32(4, 2)
+	b.Bytes(8, []byte{0, 6, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0})
+	b.U16(15, 1)
+	b.U16(17, 14)
+	b.Bytes(16, make([]byte, 14))
+	b.Bytes(3, make([]byte, 16))
+	b.U32(11, 1000)
+	b.U32(14, 1000)
+	b.U32(12, 7)
+	b.U32(13, 9)
+	b.Bytes(9, make([]byte, 256))
+}

@@ -11,7 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-func closeReader(t *testing.T, c io.Closer) {
+func closeReader(t testing.TB, c io.Closer) {
 	t.Helper()
 	if err := c.Close(); err != nil {
 		t.Errorf("Close: %v", err)
@@ -153,7 +153,7 @@ func testEndInTheBody(t *testing.T, goNflog bool) {
 }
 
 // wantLast ranges and expects one error and the end.
-func wantLast(t *testing.T, ctx context.Context, r *Reader, want error) {
+func wantLast(t testing.TB, ctx context.Context, r *Reader, want error) {
 	t.Helper()
 	n := 0
 	for _, err := range r.Packets(ctx) {
