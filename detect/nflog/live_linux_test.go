@@ -135,6 +135,33 @@ func liveOutput(t *testing.T, goNflog bool) {
 	}
 }
 
+// The largest packet is as large as an attribute can be.
+func TestLiveLargest(t *testing.T) { readers(t, liveLargest) }
+
+func liveLargest(t *testing.T, goNflog bool) {
+	client, server := lab.Two(t)
+	rule := udpRule(nft.Log{})
+	rule.Verdict = nft.Accept
+	rules(t, client, nft.Output, rule)
+	next := pull(t, listenAt(t, client, Config{GoNflog: goNflog, Groups: []uint16{group}, Snaplen: 1 << 20, Threshold: 3}))
+	const largest = 65535 - 20 - 8
+	for _, n := range []int{largest, 10, largest} {
+		// A socket of its own: the answer to the last one is an error for the next.
+		c, err := client.Dial(t.Context(), "udp", netip.AddrPort{}, netip.AddrPortFrom(server.Addr4(), 9), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Write(make([]byte, n))
+		if err := errors.Join(err, c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		p, err := next()
+		if err != nil || len(p.Payload) != min(n+28, maxSnaplen) {
+			t.Errorf("%d bytes of %d, %v", len(p.Payload), n+28, err)
+		}
+	}
+}
+
 // A UID on Input is the proof of a live socket.
 func TestLiveUID(t *testing.T) { readers(t, liveUID) }
 
@@ -370,30 +397,4 @@ func hasTuple(b []byte) (found bool) {
 		found = found || a.Type == 1
 	}
 	return found && a.Err() == nil
-}
-
-// Rules of the netdev family: a message go-nflog alone misreads, and in this
-// group, one that ends the process.
-func TestLiveNetdev(t *testing.T) { readers(t, liveNetdev) }
-
-func liveNetdev(t *testing.T, goNflog bool) {
-	lab.Tool(t, "nft")
-	client, server := lab.Two(t)
-	_, err := server.Exec(t.Context(), "nft", `add table netdev t; add chain netdev t c { type filter hook ingress device "client" priority 0; }; `+
-		`add rule netdev t c udp dport 9 log prefix "early " group 256`)
-	if err != nil {
-		t.Skipf("no netdev rules here: %v", err)
-	}
-	next := pull(t, listenAt(t, server, Config{Groups: []uint16{256}}))
-	for _, a := range []netip.Addr{server.Addr4(), server.Addr6()} {
-		sendUDP(t, client, netip.AddrPortFrom(a, 9), 1)
-		p, err := next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, err := packet.Decode(p.Payload)
-		if p.Hook != 0 || p.Prefix != "early " || p.In == 0 || err != nil || h.Dst != a || h.DstPort != 9 {
-			t.Errorf("got %+v: %v, %v", p, h, err)
-		}
-	}
 }

@@ -75,7 +75,9 @@ type Packet struct {
 	// socket by the whole address and port tuple. That never finds a
 	// listening socket, nor one that its process has closed (FIN_WAIT,
 	// TIME_WAIT), nor any when net.ipv4.ip_early_demux or tcp_early_demux is
-	// 0. It does not take place in Forward.
+	// 0. It does not take place in Forward. Before Prerouting (ingress, the
+	// netdev and bridge families), a packet that came through a veth pair
+	// still belongs to the socket in the other namespace that sent it.
 	HasUID bool
 
 	// Seq numbers the packets of the group from 0 on, and wraps. It is also 0
@@ -133,12 +135,11 @@ type VLAN struct {
 func (v VLAN) ID() uint16 { return v.TCI & 0xfff }
 
 // Family is the kind of table that a rule stands in (enum NFPROTO_…). Rules of
-// an inet table log as IPv4 or IPv6, except in its ingress hook.
+// an inet table log as IPv4 or IPv6.
 type Family uint8
 
 // The families that log packets.
 const (
-	INet   Family = 1  // NFPROTO_INET
 	IPv4   Family = 2  // NFPROTO_IPV4
 	ARP    Family = 3  // NFPROTO_ARP
 	NetDev Family = 5  // NFPROTO_NETDEV
@@ -149,8 +150,6 @@ const (
 // String returns the name that nft gives the family.
 func (f Family) String() string {
 	switch f {
-	case INet:
-		return "inet"
 	case IPv4:
 		return "ip"
 	case ARP:
