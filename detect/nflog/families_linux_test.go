@@ -1,6 +1,7 @@
 package nflog
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/connsleuth/connsleuth/detect/packet"
 	"github.com/connsleuth/connsleuth/internal/lab"
+	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
 // ruled makes h log by nft's text, or skips.
@@ -139,5 +141,32 @@ func liveARP(t *testing.T, goNflog bool) {
 	if err != nil || (p.Family != ARP) != goNflog || p.Hook != 0 || p.Prefix != "who " || p.HwProtocol != unix.ETH_P_ARP ||
 		p.In == 0 || len(p.Payload) < arpLen {
 		t.Errorf("got %+v, %v", p, err)
+	}
+}
+
+// The largest packet is as large as an attribute can be.
+func TestLiveLargest(t *testing.T) { readers(t, liveLargest) }
+
+func liveLargest(t *testing.T, goNflog bool) {
+	client, server := lab.Two(t)
+	rule := udpRule(nft.Log{})
+	rule.Verdict = nft.Accept
+	rules(t, client, nft.Output, rule)
+	next := pull(t, listenAt(t, client, Config{GoNflog: goNflog, Groups: []uint16{group}, Snaplen: 1 << 20, Threshold: 3}))
+	const largest = 65535 - 20 - 8
+	for _, n := range []int{largest, 10, largest} {
+		// A socket of its own: the answer to the last one is an error for the next.
+		c, err := client.Dial(t.Context(), "udp", netip.AddrPort{}, netip.AddrPortFrom(server.Addr4(), 9), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Write(make([]byte, n))
+		if err := errors.Join(err, c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		p, err := next()
+		if err != nil || len(p.Payload) != min(n+28, maxSnaplen) {
+			t.Errorf("%d bytes of %d, %v", len(p.Payload), n+28, err)
+		}
 	}
 }

@@ -56,9 +56,14 @@ func liveCloseFull(t *testing.T, goNflog bool) {
 	listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
 }
 
-func TestLiveNoGoroutineIsLeft(t *testing.T) { readers(t, liveNoGoroutineIsLeft) }
+func TestLiveNoGoroutineIsLeft(t *testing.T) {
+	for _, goNflog := range []bool{false, true} { // one after the other, as goroutines are counted
+		liveNoGoroutineIsLeft(t, goNflog)
+	}
+}
 
 func liveNoGoroutineIsLeft(t *testing.T, goNflog bool) {
+	t.Helper()
 	_, server := lab.Two(t)
 	before := runtime.NumGoroutine()
 	for range 20 {
@@ -83,7 +88,7 @@ func TestLiveSecondListener(t *testing.T) { readers(t, liveSecondListener) }
 func liveSecondListener(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
-	_, err := Listen(&Config{NetNS: server.NetNS(), Groups: []uint16{group}})
+	_, err := Listen(&Config{GoNflog: goNflog, NetNS: server.NetNS(), Groups: []uint16{group}})
 	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "group 5: another process listens") {
 		t.Errorf("got %v", err)
 	}

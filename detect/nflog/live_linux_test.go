@@ -135,33 +135,6 @@ func liveOutput(t *testing.T, goNflog bool) {
 	}
 }
 
-// The largest packet is as large as an attribute can be.
-func TestLiveLargest(t *testing.T) { readers(t, liveLargest) }
-
-func liveLargest(t *testing.T, goNflog bool) {
-	client, server := lab.Two(t)
-	rule := udpRule(nft.Log{})
-	rule.Verdict = nft.Accept
-	rules(t, client, nft.Output, rule)
-	next := pull(t, listenAt(t, client, Config{GoNflog: goNflog, Groups: []uint16{group}, Snaplen: 1 << 20, Threshold: 3}))
-	const largest = 65535 - 20 - 8
-	for _, n := range []int{largest, 10, largest} {
-		// A socket of its own: the answer to the last one is an error for the next.
-		c, err := client.Dial(t.Context(), "udp", netip.AddrPort{}, netip.AddrPortFrom(server.Addr4(), 9), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = c.Write(make([]byte, n))
-		if err := errors.Join(err, c.Close()); err != nil {
-			t.Fatal(err)
-		}
-		p, err := next()
-		if err != nil || len(p.Payload) != min(n+28, maxSnaplen) {
-			t.Errorf("%d bytes of %d, %v", len(p.Payload), n+28, err)
-		}
-	}
-}
-
 // A UID on Input is the proof of a live socket.
 func TestLiveUID(t *testing.T) { readers(t, liveUID) }
 
@@ -355,7 +328,7 @@ func TestLiveConntrack(t *testing.T) { readers(t, liveConntrack) }
 
 func liveConntrack(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
-	r, err := Listen(&Config{NetNS: server.NetNS(), Groups: []uint16{group}, Conntrack: WithConntrack})
+	r, err := Listen(&Config{GoNflog: goNflog, NetNS: server.NetNS(), Groups: []uint16{group}, Conntrack: WithConntrack})
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Log("SUPPORT: conntrack data in NFLOG: no")
 		if !strings.Contains(err.Error(), "CONFIG_NETFILTER_NETLINK_GLUE_CT") {

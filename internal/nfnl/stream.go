@@ -75,7 +75,8 @@ func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 			yield(Message{}, ended(ctx))
 			return
 		}
-		defer s.guard(ctx)()
+		stop := s.guard(ctx)
+		defer stop()
 		for s.messages(yield) && s.overrun(yield) {
 			b, err := s.receive()
 			switch {
