@@ -50,7 +50,7 @@ func testEveryAttribute(t *testing.T, goNflog bool) {
 		HwAddr: []byte{2, 0, 0, 0, 0, 1}, HwType: 1, LinkHeader: []byte{13: 2}, GlobalSeq: 99,
 		VLAN: VLAN{0x8100, 0x6007}, HasVLAN: true,
 		Payload: []byte{0x60, 1, 2, 3, 4}, CTInfo: EstablishedReply, HasCTInfo: true,
-		Conntrack: []byte{8, 0, 3, 0, 0, 0, 0, 14},
+		Conntrack: entry(),
 	}
 	next := pull(t, r)
 	// unspec, inet, ipv4, arp, netdev, bridge, ipv6, and one to come.

@@ -31,12 +31,20 @@ func full(b *nfnl.Builder) {
 	b.U32(14, 1001)
 	b.U32(12, 0)
 	b.U32(13, 99)
-	b.Nested(18, func() { b.U32(3, 14) })
+	b.Nested(18, func() { b.Bytes(3, []byte{0, 0, 0, 14}) })
 	b.U32(19, uint32(EstablishedReply))
 	b.Nested(20, func() { b.U16(2, 0x6007); b.U16(1, 0x8100) })
 	b.Bytes(21, []byte{13: 2})
 	b.U32(500, 1)
 	b.Bytes(9, []byte{0x60, 1, 2, 3, 4})
+}
+
+// entry is the conntrack entry of full: the headers of attributes are in the
+// host's byte order.
+func entry() []byte {
+	b := nfnl.NewBuilder(0, 0)
+	b.Bytes(3, []byte{0, 0, 0, 14})
+	return b.Message().Data
 }
 
 // logged are the attributes of a packet in Input, as Linux 6.18 sends them.
