@@ -78,6 +78,10 @@ func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 		stop := s.guard(ctx)
 		defer stop()
 		for s.messages(yield) && s.overrun(yield) {
+			if ctx.Err() != nil {
+				yield(Message{}, ended(ctx))
+				return
+			}
 			b, err := s.receive()
 			switch {
 			case errors.Is(err, ErrOverrun):
