@@ -1,7 +1,7 @@
 // Package nflog reads the packets that a rule hands to user space: those of
 // iptables -j NFLOG and nft log group, through the kernel's nfnetlink_log.
 //
-//	r, err := nflog.Listen(&nflog.Config{Group: 50})
+//	r, err := nflog.Listen(&nflog.Config{Groups: []uint16{50}})
 //	...
 //	defer r.Close()
 //	for p, err := range r.Packets(ctx) {
@@ -18,7 +18,10 @@
 //	}
 //
 // It needs CAP_NET_ADMIN in the network namespace of the rule. A group has one
-// listener in each network namespace.
+// listener in each network namespace; a listener may have many groups, whose
+// packets come from one socket in the order in which the kernel sends them. A
+// packet costs no allocation: its bytes are the receive buffer's, and
+// [Packet.Clone] keeps them.
 //
 // # Why the kernel calls a packet INVALID
 //
@@ -40,11 +43,12 @@
 // [*Lost] in the sequence. Not counted are packets for which the kernel found
 // no memory (nfulnl_alloc_skb): those get no number.
 //
-// # How it stands on go-nflog
+// # go-nflog
 //
-// The socket protocol and the attributes are those of
+// With [Config.GoNflog] the socket protocol and the attributes are those of
 // github.com/florianl/go-nflog v2. Its socket is wrapped here, because v2.3.0
-// reads messages of the netdev, inet and arp families four bytes off, which
-// ends the process for a netdev rule that logs to group 256, 768 or 2048, and
-// because it turns the kernel's refusals into text.
+// reads messages of the netdev and arp families four bytes off, which ends the
+// process for a netdev rule that logs to group 256, 768 or 2048, because it
+// reads VLAN tags in the wrong byte order, and because it turns the kernel's
+// refusals into text.
 package nflog

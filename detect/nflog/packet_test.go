@@ -8,6 +8,9 @@ func TestNames(t *testing.T) {
 		"output": Hook(3).String(), "postrouting": Hook(4).String(), "ingress": Hook(5).String(),
 		"hook 6": Hook(6).String(),
 
+		"ip": IPv4.String(), "arp": ARP.String(), "netdev": NetDev.String(), "bridge": Bridge.String(),
+		"ip6": IPv6.String(), "family 1": Family(1).String(),
+
 		"established": CTInfo(0).String(), "related": CTInfo(1).String(), "new": CTInfo(2).String(),
 		"established reply": CTInfo(3).String(), "related reply": CTInfo(4).String(),
 		"new reply": CTInfo(5).String(), "ctinfo 6": CTInfo(6).String(), "untracked": CTInfo(7).String(),
