@@ -22,27 +22,35 @@ type Memory struct {
 	Max int
 
 	mu      sync.Mutex
-	entries map[netip.Prefix]Entry
 	closed  bool
+	entries map[netip.Prefix]Entry
 }
 
 var _ Backend = (*Memory)(nil)
 
-func (m *Memory) now() time.Time {
-	if m.Now != nil {
-		return m.Now()
-	}
-	return time.Now()
+// Reopen returns a Memory with the bans, the clock and the room of m, which it
+// closes: a program that starts again.
+func (m *Memory) Reopen() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return &Memory{Now: m.Now, Max: m.Max, entries: m.entries}
 }
 
 // open locks m, and forgets the bans that are over.
 func (m *Memory) open(ctx context.Context) (now time.Time, err error) {
 	m.mu.Lock()
-	now = m.now()
-	maps.DeleteFunc(m.entries, func(_ netip.Prefix, e Entry) bool { return e.Until.Over(now) })
 	if m.closed {
 		return now, net.ErrClosed
 	}
+	now = time.Now()
+	if m.Now != nil {
+		now = m.Now()
+	}
+	if m.entries == nil {
+		m.entries = make(map[netip.Prefix]Entry)
+	}
+	maps.DeleteFunc(m.entries, func(_ netip.Prefix, e Entry) bool { return e.Until.Over(now) })
 	return now, ctx.Err()
 }
 
@@ -71,8 +79,6 @@ func (m *Memory) put(now time.Time, e Entry) error {
 		return nil
 	case !have && m.Max > 0 && len(m.entries) >= m.Max:
 		return &EntryError{e.Prefix, ErrFull}
-	case m.entries == nil:
-		m.entries = make(map[netip.Prefix]Entry)
 	}
 	e.Evidence = ""
 	m.entries[e.Prefix] = e
