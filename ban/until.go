@@ -90,3 +90,8 @@ func (u *Until) UnmarshalText(text []byte) error {
 	*u = At(t)
 	return nil
 }
+
+// later reports an end after v's. None is later than Forever.
+func (u Until) later(v Until) bool {
+	return !v.Forever() && (u.Forever() || u.ms > v.ms)
+}
