@@ -64,7 +64,7 @@ func (g Guard) withDefaults() Guard {
 }
 
 // protected returns all who are not to be banned now.
-func (g *Guard) protected(ctx context.Context) ([]Protected, error) {
+func (g *Guard) protected(ctx context.Context) (*protection, error) {
 	all, err := g.System(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ban: nobody is banned while it is not known who must not be: %w", err)
@@ -72,7 +72,7 @@ func (g *Guard) protected(ctx context.Context) ([]Protected, error) {
 	for _, p := range g.Allow {
 		all = append(all, Protected{unmapped(p), "allowed"})
 	}
-	return append(all, Reserved()...), nil
+	return protect(append(all, Reserved()...)), nil
 }
 
 // unmapped is a prefix as packets have it.
@@ -94,15 +94,13 @@ func (g Guard) Refuse(ctx context.Context, prefix netip.Prefix) error {
 	return g.refuse(prefix, all)
 }
 
-func (g *Guard) refuse(prefix netip.Prefix, all []Protected) error {
-	for _, p := range all {
-		if p.Prefix.Overlaps(prefix) {
-			how := "is within"
-			if p.Prefix.Bits() > prefix.Bits() {
-				how = "contains"
-			}
-			return &EntryError{prefix, fmt.Errorf("%w: it %s %v (%s)", ErrGuarded, how, p.Prefix, p.Why)}
+func (g *Guard) refuse(prefix netip.Prefix, all *protection) error {
+	if p, ok := all.overlapping(prefix); ok {
+		how := "is within"
+		if p.Prefix.Bits() > prefix.Bits() {
+			how = "contains"
 		}
+		return &EntryError{prefix, fmt.Errorf("%w: it %s %v (%s)", ErrGuarded, how, p.Prefix, p.Why)}
 	}
 	least := g.MinBits6
 	if prefix.Addr().Is4() {
@@ -112,6 +110,48 @@ func (g *Guard) refuse(prefix netip.Prefix, all []Protected) error {
 		return &EntryError{prefix, fmt.Errorf("%w: wider than a /%d", ErrGuarded, least)}
 	}
 	return nil
+}
+
+// protection is a set of prefixes that are found by what they contain and by
+// what contains them.
+type protection struct {
+	by     map[netip.Prefix]Protected
+	bits   []int // lengths in by
+	sorted []netip.Prefix
+}
+
+func protect(all []Protected) *protection {
+	s := &protection{by: make(map[netip.Prefix]Protected, len(all))}
+	for _, p := range all {
+		p.Prefix = unmapped(p.Prefix)
+		if _, have := s.by[p.Prefix]; have || !p.Prefix.IsValid() {
+			continue
+		}
+		s.by[p.Prefix] = p
+		s.sorted = append(s.sorted, p.Prefix)
+		if !slices.Contains(s.bits, p.Prefix.Bits()) {
+			s.bits = append(s.bits, p.Prefix.Bits())
+		}
+	}
+	slices.SortFunc(s.sorted, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return s
+}
+
+// overlapping finds a prefix of the set that contains p or is within it.
+func (s *protection) overlapping(p netip.Prefix) (Protected, bool) {
+	for _, bits := range s.bits {
+		if bits > p.Bits() {
+			continue
+		}
+		if found, ok := s.by[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok {
+			return found, true
+		}
+	}
+	i, _ := slices.BinarySearchFunc(s.sorted, p.Addr(), func(q netip.Prefix, a netip.Addr) int { return q.Addr().Compare(a) })
+	if i < len(s.sorted) && p.Contains(s.sorted[i].Addr()) {
+		return s.by[s.sorted[i]], true
+	}
+	return Protected{}, false
 }
 
 // Protect returns a Backend that bans by b what the Guard lets pass, and refuses

@@ -293,33 +293,41 @@ func (j *Journal) forget() {
 
 // compact writes a file of what is in force, and puts it in place of the old
 // one: at every moment one of the two is there, whole.
-func (j *Journal) compact() (err error) {
-	fresh, err := os.CreateTemp(filepath.Dir(j.path), filepath.Base(j.path)+".*")
+func (j *Journal) compact() error {
+	fresh, err := j.fresh()
 	if err != nil {
 		return fmt.Errorf("ban: journal %s: compact: %w", j.path, err)
 	}
+	if err := os.Rename(fresh.file.Name(), j.path); err != nil {
+		err = errors.Join(err, fresh.file.Close(), os.Remove(fresh.file.Name()))
+		return fmt.Errorf("ban: journal %s: compact: %w", j.path, err)
+	}
+	old := j.file
+	j.file, j.size, j.lines = fresh.file, fresh.size, fresh.lines
+	if err := errors.Join(old.Close(), syncDir(j.path)); err != nil {
+		return fmt.Errorf("ban: journal %s: compact: %w", j.path, err)
+	}
+	return nil
+}
+
+// fresh makes a file beside that of j, with what is in force.
+func (j *Journal) fresh() (_ *Journal, err error) {
+	f, err := os.CreateTemp(filepath.Dir(j.path), filepath.Base(j.path)+".*")
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
-			_ = fresh.Close()
-			_ = os.Remove(fresh.Name())
-			err = fmt.Errorf("ban: journal %s: compact: %w", j.path, err)
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 		}
 	}()
-	if err := lock(fresh); err != nil {
-		return err
+	if err := lock(f); err != nil {
+		return nil, err
 	}
-	n := &Journal{file: fresh, path: j.path}
-	records := make([]record, 0, len(j.active))
+	var records []record
 	for _, e := range j.active {
 		records = append(records, recordOf(e))
 	}
-	if err := n.append(records); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh.Name(), j.path); err != nil {
-		return err
-	}
-	old := j.file
-	j.file, j.size, j.lines = n.file, n.size, len(records)
-	return errors.Join(old.Close(), syncDir(j.path))
+	n := &Journal{file: f, lines: len(records)}
+	return n, n.append(records)
 }

@@ -2,6 +2,7 @@ package ban
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -14,9 +15,15 @@ var Forever = Until{ms: forever}
 
 const forever = -1
 
+// last is the last instant there is.
+var last = time.UnixMilli(math.MaxInt64 - 1)
+
 // At returns the end of a ban at t, rounded up to a millisecond. A t before
 // 1970 is in 1970: over.
 func At(t time.Time) Until {
+	if t.After(last) {
+		t = last
+	}
 	ms := t.UnixMilli()
 	if t.Nanosecond()%int(time.Millisecond) != 0 {
 		ms++
