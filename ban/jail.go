@@ -165,11 +165,26 @@ func (j *Jail) hit(d *Jail, now time.Time, source netip.Prefix, h Hit) (Entry, b
 	switch {
 	case m.hits < d.MaxRetry:
 		return Entry{}, false
-	case m.banned(now):
+	case m.banned(now), j.within(d, now, source):
 		m.hits, m.first = 0, now
 		return Entry{}, false
 	}
 	return j.ban(d, now, m, h), true
+}
+
+// within reports that the prefix around a source is banned.
+func (j *Jail) within(d *Jail, now time.Time, source netip.Prefix) bool {
+	el, ok := j.by[d.wider(source)]
+	return ok && el.Value.(*inmate).banned(now)
+}
+
+// wider is the prefix that is banned as a whole.
+func (j *Jail) wider(source netip.Prefix) netip.Prefix {
+	bits := j.Wider6
+	if source.Addr().Is4() {
+		bits = j.Wider4
+	}
+	return netip.PrefixFrom(source.Addr(), bits).Masked()
 }
 
 // ban makes the entry, and begins to count anew.
@@ -198,14 +213,11 @@ func (j *Jail) term(bans int) time.Duration {
 
 // widen bans the prefix around a banned source once there are enough in it.
 func (j *Jail) widen(d *Jail, now time.Time, source netip.Prefix, h Hit) (Entry, bool) {
-	bits := d.Wider6
-	if source.Addr().Is4() {
-		bits = d.Wider4
-	}
-	if d.WiderAt == 0 || bits >= source.Bits() {
+	wider := d.wider(source)
+	if d.WiderAt == 0 || wider.Bits() >= source.Bits() {
 		return Entry{}, false
 	}
-	m := j.inmate(d, now, netip.PrefixFrom(source.Addr(), bits).Masked())
+	m := j.inmate(d, now, wider)
 	m.within++
 	m.last = latest(now, m.last)
 	if m.within < d.WiderAt || m.banned(now) {
@@ -224,11 +236,8 @@ func (j *Jail) Banned(now time.Time, source netip.Addr) (until Until, ok bool) {
 	if !ok {
 		return Until{}, false
 	}
-	for _, bits := range []int{p.Bits(), d.Wider4, d.Wider6} {
-		if bits > p.Bits() {
-			continue
-		}
-		if el, ok := j.by[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok && el.Value.(*inmate).banned(now) {
+	for _, p := range []netip.Prefix{p, d.wider(p)} {
+		if el, ok := j.by[p]; ok && el.Value.(*inmate).banned(now) {
 			return el.Value.(*inmate).until, true
 		}
 	}
