@@ -1,6 +1,7 @@
 package ban
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -81,7 +82,7 @@ func (u Until) MarshalText() ([]byte, error) {
 	case u.Forever():
 		return []byte("forever"), nil
 	}
-	return nil, fmt.Errorf("ban: the end of the ban is not set")
+	return nil, errors.New("ban: the end of the ban is not set")
 }
 
 // UnmarshalText reads what MarshalText writes.

@@ -154,8 +154,10 @@ var defects = map[string]func(*spoiled){
 		s.list = func(m *ban.Memory, ctx context.Context) iter.Seq2[ban.Entry, error] {
 			return func(yield func(ban.Entry, error) bool) {
 				for e, err := range m.List(ctx) {
-					if !yield(e, err) || !yield(e, err) {
-						return
+					for range 2 {
+						if !yield(e, err) {
+							return
+						}
 					}
 				}
 			}
