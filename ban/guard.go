@@ -23,7 +23,7 @@ type Guard struct {
 	// System tells who else is not. It is asked before every change, so that
 	// addresses, routes and sessions count as they are then; an error of it
 	// refuses all bans. Nil is SystemOf(os.DirFS("/proc"), os.DirFS("/etc"), SSH_CONNECTION).
-	System func(context.Context) ([]Protected, error)
+	System System
 
 	// MinBits4 and MinBits6 are the shortest prefixes that may be banned; 0 is
 	// 24 and 48.
@@ -34,9 +34,26 @@ type Guard struct {
 	PerMinute, Total int
 }
 
-// SystemOf returns the function for Guard.System that reads Own and Gateways of
-// a /proc, Resolvers of an /etc file system, and Session.
-func SystemOf(proc, etc fs.FS, sshConnection string) func(context.Context) ([]Protected, error) {
+// System tells who must not be banned at the moment.
+type System func(context.Context) ([]Protected, error)
+
+// Systems joins what several tell.
+func Systems(systems ...System) System {
+	return func(ctx context.Context) (all []Protected, err error) {
+		for _, s := range systems {
+			more, err := s(ctx)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, more...)
+		}
+		return all, nil
+	}
+}
+
+// SystemOf returns the System that reads Own and Gateways of a /proc, Resolvers
+// of an /etc file system, and Session.
+func SystemOf(proc, etc fs.FS, sshConnection string) System {
 	return func(context.Context) ([]Protected, error) {
 		own, err1 := Own(proc)
 		gateways, err2 := Gateways(proc)

@@ -140,7 +140,8 @@ func TestOverlapping(t *testing.T) {
 func TestGuardNotKnown(t *testing.T) {
 	proc, etc := system()
 	proc["net/ipv6_route"] = &fstest.MapFile{Data: []byte("x x x x nonsense x x x x eth0\n")}
-	for name, system := range map[string]func(context.Context) ([]Protected, error){
+	for name, system := range map[string]System{
+		"one of two":  Systems(SystemOf(fstest.MapFS{}, fstest.MapFS{}, ""), SystemOf(proc, etc, "")),
 		"an error":    func(context.Context) ([]Protected, error) { return nil, fs.ErrPermission },
 		"a bad file":  SystemOf(proc, etc, ""),
 		"bad session": SystemOf(fstest.MapFS{}, fstest.MapFS{}, "nonsense 1 2 3"),
