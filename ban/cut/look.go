@@ -59,7 +59,7 @@ func (c *Cutter) look(ctx context.Context, prefixes []netip.Prefix) (*found, err
 				continue
 			}
 			out.flows[k] = append(out.flows[k], f)
-			if k != forwarded && f.Original.Proto == conntrack.ProtoTCP && !pickedUp(&f, k) {
+			if k != forwarded && f.Original.Proto == conntrack.ProtoTCP {
 				made[endsOf(&f, k)] = k
 			}
 		}
@@ -69,11 +69,6 @@ func (c *Cutter) look(ctx context.Context, prefixes []netip.Prefix) (*found, err
 	}
 	return out, nil
 }
-
-// pickedUp reports an entry that may have the directions the wrong way round:
-// what this host sends on a connection without an entry makes one that it seems
-// to have begun, and the source's answers may be dropped.
-func pickedUp(f *conntrack.Flow, k kind) bool { return k == outbound && f.Unreplied() }
 
 // ends are those of a connection of this host.
 type ends struct{ local, remote netip.AddrPort }
@@ -88,8 +83,10 @@ func endsOf(f *conntrack.Flow, k kind) ends {
 	return ends{netip.AddrPortFrom(t.Src, t.SrcPort), netip.AddrPortFrom(t.Dst, t.DstPort)}
 }
 
-// lookSockets finds the connections of the sources. Who made one is told by its
-// entry; without one, a listener on its local port tells that the source did.
+// lookSockets finds the connections of the sources. The source made one if this
+// host listens on its port, or if its entry says so. The entry alone does not
+// tell: what this host sends on a connection without an entry makes one that it
+// seems to have begun.
 func (c *Cutter) lookSockets(ctx context.Context, of *sources, made map[ends]kind, out *found) error {
 	listens := make(map[uint16]bool)
 	var all []sockdiag.Socket
@@ -105,7 +102,10 @@ func (c *Cutter) lookSockets(ctx context.Context, of *sources, made map[ends]kin
 	}
 	for _, s := range all {
 		k, known := made[ends{s.Local, s.Remote}]
-		if !known && !listens[s.Local.Port()] {
+		switch {
+		case listens[s.Local.Port()]:
+			k = inbound
+		case !known:
 			k = outbound
 		}
 		out.sockets[k] = append(out.sockets[k], s)
@@ -125,7 +125,7 @@ func (f *found) turn() {
 	f.flows[outbound] = nil
 	for _, flow := range flows {
 		k := outbound
-		if pickedUp(&flow, k) && in[endsOf(&flow, k)] {
+		if in[endsOf(&flow, k)] {
 			k = inbound
 		}
 		f.flows[k] = append(f.flows[k], flow)
