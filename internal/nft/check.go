@@ -22,7 +22,7 @@ func check(tables []Table) error {
 	for i, t := range tables {
 		for _, u := range tables[:i] {
 			if t.Family == u.Family && t.Name == u.Name {
-				return &Error{tableObject(t), errors.New("given twice")}
+				return &Error{Object: tableObject(t), Err: errors.New("given twice")}
 			}
 		}
 		if err := t.check(); err != nil {
@@ -36,10 +36,10 @@ func (t Table) check() error {
 	switch t.Family {
 	case INet, IPv4, IPv6:
 	default:
-		return &Error{tableObject(t), errors.New("unknown family")}
+		return &Error{Object: tableObject(t), Err: errors.New("unknown family")}
 	}
 	if err := errors.Join(checkName(t.Name, maxName), checkComment(t.Comment)); err != nil {
-		return &Error{tableObject(t), err}
+		return &Error{Object: tableObject(t), Err: err}
 	}
 	if err := t.checkHelpers(); err != nil {
 		return err
@@ -47,15 +47,15 @@ func (t Table) check() error {
 	seen := make(map[string]bool)
 	for _, c := range t.Chains {
 		if seen[c.Name] {
-			return &Error{chainObject(t, c), errors.New("given twice")}
+			return &Error{Object: chainObject(t, c), Err: errors.New("given twice")}
 		}
 		seen[c.Name] = true
 		if err := c.check(); err != nil {
-			return &Error{chainObject(t, c), err}
+			return &Error{Object: chainObject(t, c), Err: err}
 		}
 		for i, r := range c.Rules {
 			if err := r.check(t, c); err != nil {
-				return &Error{ruleObject(t, c, i), err}
+				return &Error{Object: ruleObject(t, c, i), Err: err}
 			}
 		}
 	}
@@ -70,7 +70,7 @@ func (t Table) checkHelpers() error {
 			err = errors.New("given twice")
 		}
 		if err != nil {
-			return &Error{helperObject(t, h), err}
+			return &Error{Object: helperObject(t, h), Err: err}
 		}
 		seen[h.Name] = true
 	}

@@ -69,6 +69,7 @@ type object struct {
 	// lacks is what the kernel does not have if it says ENOENT: the objects
 	// that this one belongs to are there, they came before it.
 	lacks string
+	flag  bool // a table with flags
 }
 
 func newBatch() *batch {
@@ -126,7 +127,7 @@ func (b *batch) table(op uint8, how uint16, t Table, flags uint32) {
 	if t.Comment != "" {
 		m.Bytes(tableUserdata, comment(t.Comment))
 	}
-	b.add(m, object{name: tableObject(t)})
+	b.add(m, object{name: tableObject(t), flag: flags != 0})
 }
 
 func (b *batch) chain(t Table, c Chain) {
