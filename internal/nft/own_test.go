@@ -2,6 +2,7 @@ package nft_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -98,28 +99,25 @@ func gone(t *testing.T, c *nft.Conn) {
 // killed.
 const ownChild = "CONNSLEUTH_NFT_OWN"
 
-func TestOwnChild(t *testing.T) {
-	if os.Getenv(ownChild) == "" {
-		t.Skip("for TestOwnKilled, which starts it")
-	}
+func own() error {
 	c, err := nft.Dial("")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	o, err := c.Own(t.Context(), owned("child"))
+	o, err := c.Own(context.Background(), owned("child"))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	fmt.Println("vanishes:", o.Vanishes())
-	_, _ = io.Copy(io.Discard, os.Stdin) // ends when the parent does
-	_ = o.Close()
+	_, err = io.Copy(io.Discard, os.Stdin) // ends when the parent does
+	return errors.Join(err, o.Close())
 }
 
 // TestOwnKilled kills a process that owns a table.
 func TestOwnKilled(t *testing.T) {
 	t.Parallel()
 	c, h := dial(t)
-	cmd := exec.CommandContext(within(t), os.Args[0], "-test.run=^TestOwnChild$", "-test.v")
+	cmd := exec.CommandContext(within(t), os.Args[0])
 	cmd.Env = append(os.Environ(), ownChild+"=1")
 	_, err := cmd.StdinPipe()
 	if err != nil {
