@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/connsleuth/connsleuth/internal/fixture"
 	"github.com/connsleuth/connsleuth/internal/nft"
@@ -151,8 +153,11 @@ func FuzzListedRule(f *testing.F) {
 		if err != nil && (r.Handle != 0 || r.Comment != "" || r.Text() != "") {
 			t.Errorf("%+v with error %v", r, err)
 		}
-		if r.Text() != r.Text() || r.Facts() != r.Facts() {
-			t.Errorf("%s, and then %s", r.Text(), r.Text())
+		if text := r.Text(); strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) && c != unicode.ReplacementChar }) {
+			t.Errorf("text %q", text)
+		}
+		if f := r.Facts(); f.Reject != (nft.Reject{}) && r.Text() == "" {
+			t.Errorf("%+v of a rule without text", f)
 		}
 		_, _ = nft.DecodeTable(b)
 		_, _, _ = nft.DecodeChain(b)

@@ -209,6 +209,11 @@ func TestRuleset(t *testing.T) {
 	if rule, ok := set.Rule(ref); !ok || rule.Comment != "what to restore" || rule.Text() != `counter packets 0 bytes 0 comment "what to restore"` {
 		t.Errorf("rule %+v, %v", rule, ok)
 	}
+	rule := chain.Rules[0]
+	rule.Comment = "\x1b[2J\nx"
+	if got := rule.Text(); !strings.HasSuffix(got, "comment \"\ufffd[2J\ufffdx\"") {
+		t.Errorf("unprintable: %q", got)
+	}
 	ref.Handle++
 	if rule, ok := set.Rule(ref); ok {
 		t.Errorf("a rule that is not there: %+v", rule)

@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"unicode"
 )
 
 // Text is the rule as nft(8) lists it, comment included and handle not. What
 // needs more than the rule itself is written as the kernel has it: elements of
 // sets without a name as "@__set0", interfaces by number ("iif 3"), extensions
 // of iptables by name ("xt match conntrack"). An expression that this package
-// does not know is its name in brackets: "[tunnel]".
+// does not know is its name in brackets: "[tunnel]". What cannot be printed is
+// U+FFFD.
 func (r ListedRule) Text() string {
 	list, ok := parseExprs(r.exprs)
 	l := newLister(r.family)
@@ -61,7 +63,16 @@ func (l *lister) String() string {
 			words = append(words, s)
 		}
 	}
-	return strings.Join(words, " ")
+	return strings.Map(printable, strings.Join(words, " "))
+}
+
+// printable replaces what would upset a terminal: comments and names of sets
+// and chains may have any bytes.
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }
 
 func (l *lister) add(s string) { l.text = append(l.text, s) }
