@@ -58,16 +58,42 @@ func refusal(t *testing.T, client, server *lab.Host, to netip.AddrPort) (nft.Tra
 	return nft.Trace{}, nil
 }
 
-// refusing are rules that refuse TCP to port 7, and what a trace of a packet
+// refusing is rules that refuse TCP to port 7, and what a trace of a packet
 // that they refuse leads to.
-var refusing = []struct {
+type refusing struct {
 	name  string
-	rules string   // for nft(8), or
-	tool  []string // a command
+	table nft.Table // to apply, or
+	rules string    // for nft(8), or
+	tool  []string  // a command
 	v6    bool
 	want  string // text of the rule, or the policy
 	facts nft.Facts
-}{
+}
+
+func (r refusing) install(t *testing.T, h *lab.Host) {
+	t.Helper()
+	tool := r.tool
+	switch {
+	case r.table.Name != "":
+		if err := h.Rules(within(t), r.table); err != nil {
+			t.Fatal(err)
+		}
+		return
+	case tool == nil:
+		tool = []string{"nft", r.rules}
+	}
+	lab.Tool(t, tool[0])
+	if _, err := h.Exec(within(t), tool[0], tool[1:]...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var refusals = []refusing{
+	{
+		name: "ours", table: table(nft.INet, nft.Chain{Hook: nft.Input}, nft.Rule{Proto: nft.TCP, DstPort: 7, Counter: true, Verdict: nft.RejectPort}),
+		want:  "inet t c: tcp dport 7 counter packets 0 bytes 0 reject",
+		facts: nft.Facts{Verdict: nft.CodeDrop, Reject: nft.Reject{Kind: nft.RejectICMPX, Code: 1}, Proto: nft.TCP},
+	},
 	{
 		name: "drop", rules: "table inet t { chain c { type filter hook input priority 0; ct state new tcp dport 7 drop; }; }",
 		want:  "inet t c: ct state new tcp dport 7 drop",
@@ -88,6 +114,11 @@ var refusing = []struct {
 		name: "admin-prohibited", v6: true, rules: "table inet t { chain c { type filter hook input priority 0; reject with icmpx admin-prohibited comment \"last\"; }; }",
 		want:  `inet t c: reject with icmpx admin-prohibited comment "last"`,
 		facts: nft.Facts{Verdict: nft.CodeDrop, Reject: nft.Reject{Kind: nft.RejectICMPX, Code: 3}},
+	},
+	{
+		name: "map", rules: "table inet t { chain c { type filter hook input priority 0; ct state vmap { established : accept, new : drop }; }; }",
+		want:  "inet t c: ct state vmap { established : accept, new : drop }",
+		facts: nft.Facts{Verdict: nft.CodeContinue, Unknown: true},
 	},
 	{
 		name: "policy", rules: "table ip t { chain c { type filter hook input priority 0; policy drop; tcp dport 8 accept; }; }",
@@ -113,18 +144,11 @@ var refusing = []struct {
 // TestRefusals refuses a packet by every kind of rule, and finds the rule by
 // its trace.
 func TestRefusals(t *testing.T) {
-	for _, test := range refusing {
+	for _, test := range refusals {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			client, server := lab.Two(t)
-			install := test.tool
-			if install == nil {
-				install = []string{"nft", test.rules}
-			}
-			lab.Tool(t, install[0])
-			if _, err := server.Exec(within(t), install[0], install[1:]...); err != nil {
-				t.Fatal(err)
-			}
+			test.install(t, server)
 			from, to := client.Addr4(), server.Addr4()
 			if test.v6 {
 				from, to = client.Addr6(), server.Addr6()
