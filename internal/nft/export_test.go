@@ -21,5 +21,8 @@ func (r ListedRule) WithElements(name string, b []byte) (ListedRule, error) {
 	return r, err
 }
 
+// Names is how many names are kept.
+func (d *traceDecoder) Names() int { return len(d.names) }
+
 // Decode reads an NFT_MSG_TRACE.
 func (d *traceDecoder) Decode(b []byte, t *Trace) error { return d.decode(b, t) }

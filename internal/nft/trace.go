@@ -75,7 +75,9 @@ type TraceCT struct {
 
 // Refused reports that it was the end of the packet: the verdict of the rule,
 // or the policy, is to drop it. What was queued to a program may still be.
-func (t *Trace) Refused() bool { return t.Type != TraceReturn && t.Verdict == CodeDrop }
+func (t *Trace) Refused() bool {
+	return (t.Type == TraceRule || t.Type == TracePolicy) && t.Verdict == CodeDrop
+}
 
 // Rule names the rule, for Ruleset.Rule.
 func (t *Trace) Rule() RuleRef { return RuleRef{t.Family, t.Table, t.Chain, t.Handle} }

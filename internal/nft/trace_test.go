@@ -135,9 +135,9 @@ var refusals = []refusing{
 		facts: nft.Facts{Verdict: nft.CodeDrop, State: nft.New, Reject: nft.Reject{Kind: nft.RejectReset}, Proto: nft.TCP},
 	},
 	{
-		name: "ip6tables", v6: true, tool: []string{"ip6tables-nft", "-A", "INPUT", "-p", "tcp", "-j", "REJECT", "--reject-with", "icmp6-adm-prohibited"},
-		want:  "ip6 filter INPUT: meta l4proto tcp counter packets 0 bytes 0 reject with icmpv6 admin-prohibited",
-		facts: nft.Facts{Verdict: nft.CodeDrop, Reject: nft.Reject{Kind: nft.RejectICMP, Code: 1}, Proto: nft.TCP},
+		name: "ip6tables", v6: true, tool: []string{"ip6tables-nft", "-A", "INPUT", "-p", "tcp", "-m", "state", "--state", "NEW", "-j", "REJECT", "--reject-with", "icmp6-adm-prohibited"},
+		want:  "ip6 filter INPUT: meta l4proto tcp ct state new counter packets 0 bytes 0 reject with icmpv6 admin-prohibited",
+		facts: nft.Facts{Verdict: nft.CodeDrop, State: nft.New, Reject: nft.Reject{Kind: nft.RejectICMP, Code: 1}, Proto: nft.TCP},
 	},
 }
 
