@@ -1,0 +1,4 @@
+// Package bouncer is what the examples that ban have in common: their flags, a
+// backend behind a guard and a journal, and what is done with a ban: tried or
+// put in force, what the source has open cut, and all of it told.
+package bouncer
