@@ -7,6 +7,7 @@ import (
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -40,8 +41,79 @@ type Evidence struct {
 	// Listener is this host's socket that listens on the packet's destination
 	// port.
 	Listener Lookup[sockdiag.Socket]
+	// Hook is where the packet was seen.
+	Hook Lookup[nflog.Hook]
+	// Elsewhere is an entry of the packet's connection in another conntrack
+	// zone, or one that half of the connection made: the packet's opposite in
+	// its original direction.
+	Elsewhere Lookup[conntrack.Flow]
+	// Control is a connection between the same hosts that may have announced
+	// the packet's, such as FTP's to port 21.
+	Control Lookup[conntrack.Flow]
+	// Rule is the rule that refused the packet.
+	Rule Lookup[Rule]
+	// Rules is what the rule set holds.
+	Rules Lookup[Rules]
+	// Local tells whether the packet's destination is an address of this host.
+	Local Lookup[bool]
+
 	// Settings are the tracker's.
 	Settings Lookup[conntrack.Settings]
+	// Usage is how full the table is.
+	Usage Lookup[conntrack.Usage]
+	// Counters is what was counted lately.
+	Counters Lookup[Counters]
+	// Load is what one source holds.
+	Load Lookup[Load]
+	// Listening is since when the ends of entries were listened to; zero is not
+	// at all. What ended before is not in Ended.
+	Listening time.Time
+	// Kernel is the kernel's release, such as "6.12.0-1-amd64"; empty is not
+	// known.
+	Kernel string
+}
+
+// Rule is a rule of nftables.
+type Rule struct {
+	Family, Table, Chain string
+	Handle               uint64
+	// Text is the rule as nft(8) prints it; empty is not known. Verdict is what
+	// became of the packet: "drop" for a reject too.
+	Text, Verdict string
+}
+
+// Rules are rules, as nft(8) prints them, that decide some cases; empty is none.
+type Rules struct {
+	Notrack   string // exempts packets from tracking
+	Zone      string // assigns a conntrack zone
+	Helper    string // assigns a conntrack helper
+	DropReset string // drops packets with the RST flag
+	Legacy    bool   // there are rules of iptables-legacy, which cannot be read
+}
+
+// Counters is what the kernel counted, and Watch saw, during Window.
+type Counters struct {
+	Window    time.Duration
+	Conntrack conntrack.Stats // of all processors
+	// Refused are the packets of which Watch knows that this host refused them,
+	// and Errors the ICMP errors that it sent for them.
+	Refused, Errors uint64
+	// RateLimited are ICMP errors that were not sent, for one peer's limit or
+	// for that of all (IcmpOutRateLimitHost, IcmpOutRateLimitGlobal and those
+	// of ICMPv6).
+	RateLimited uint64
+}
+
+// Load is what one source holds.
+type Load struct {
+	Source netip.Prefix
+	State  sockdiag.State // of its connections
+	Count  uint64
+	Limit  uint64
+	// Idle tells that the connections carry nothing.
+	Idle bool
+	// Descriptors are those that the process has open, of Allowed.
+	Descriptors, Allowed uint64
 }
 
 // Ended is how an entry ended.
@@ -82,6 +154,10 @@ const (
 	Logged                       // this host's firewall logged the packet
 	ICMPSent                     // this host sent an ICMP error
 	ICMPReceived                 // this host received an ICMP error about its own packet
+	ResetSent                    // this host's firewall answered with a RST
+	ResetReceived                // another answered this host's packet with a RST that no socket sent
+	Traced                       // the rule set's trace shows the verdict
+	Counted                      // only counters tell: the packets themselves were not seen
 )
 
 // State is the conntrack state of a packet, as rules know it (ct state).

@@ -9,44 +9,6 @@ import (
 	"github.com/connsleuth/connsleuth/detect"
 )
 
-// Cause is a root cause, as a word that does not change between releases.
-type Cause string
-
-// The causes that Explain knows, with the rows of its decision table.
-const (
-	// CauseEntryExpired, C01: the tracker forgot a connection that was idle
-	// for longer than its timeout, while both ends kept it.
-	CauseEntryExpired Cause = "entry-expired"
-	// CauseEntryDeleted, C02: as C01, but the entry had time left: it was
-	// deleted, flushed or evicted.
-	CauseEntryDeleted Cause = "entry-deleted"
-	// CauseGhost, C05: a new connection meets an entry that was picked up in
-	// the middle of an earlier one and outlived it.
-	CauseGhost Cause = "ghost"
-	// CausePortReuse, C06: a new connection meets the entry of one that has
-	// not finished closing.
-	CausePortReuse Cause = "port-reuse"
-	// CauseLateData, C07: the peer sends on a connection that this host has
-	// long closed.
-	CauseLateData Cause = "late-data"
-	// CauseClosingEntryEnds, C08: no packet yet; a socket in CLOSE_WAIT
-	// outlives its entry, which predicts C05 and C07.
-	CauseClosingEntryEnds Cause = "closing-entry-ends"
-	// CauseNotAllowed, C19: no rule lets new connections to a service in.
-	CauseNotAllowed Cause = "not-allowed"
-	// CauseNoService, C20: a new connection to a port nobody listens on.
-	CauseNoService Cause = "no-service"
-	// CauseOnPath, C25: a device between the hosts refused.
-	CauseOnPath Cause = "refused-on-path"
-	// CauseByPeer, C26: the peer's firewall refused a new connection.
-	CauseByPeer Cause = "refused-by-peer"
-	// CausePeerForgot, C28: the peer's firewall refused a packet of a
-	// connection that is made.
-	CausePeerForgot Cause = "peer-forgot"
-	// CauseUnknown: the evidence fits no row.
-	CauseUnknown Cause = "unknown"
-)
-
 // Verdict is why a packet was refused.
 type Verdict struct {
 	Cause Cause
