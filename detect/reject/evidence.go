@@ -21,6 +21,8 @@ type Evidence struct {
 	Packet Lookup[packet.Header]
 	// Refusal is how the refusal was seen.
 	Refusal Refusal
+	// At is when the packet was seen; zero is not known.
+	At time.Time
 	// ICMP is the error that told the sender; its Src is who refused.
 	ICMP Lookup[packet.Header]
 	// State is the packet's conntrack state in the refusing host.
