@@ -56,7 +56,7 @@ var knownCases = []causeCase{
 		[]miss{
 			{"idle since before", func(s *seen) { s.socket = "ESTABLISHED idle=4000" }, "C01"},
 			{"its end was seen", func(s *seen) { s.ended = expired }, "C01"},
-			{"nobody listened", func(s *seen) { s.listened = 0 }, "C01"},
+			{"nobody listened", func(s *seen) { s.listened = 0 }, "C04"},
 			{"nobody has it", func(s *seen) { s.socket = "-" }, "C07"},
 		}},
 	{"C01", CauseEntryExpired, certain,

@@ -153,6 +153,7 @@ var strayCases = []causeCase{
 			{"no zone, forwarded", func(s *seen) { s.entry, s.elsewhere, s.hook, s.socket = asked, "", "forward", "" }, "C16"},
 			{"its SYN|ACK", func(s *seen) { s.packet, s.reason, s.elsewhere, s.socket = "in SYN|ACK", reasonNew, sent7, "SYN_SENT" }, "C14"},
 			{"its SYN|ACK, in no zone", func(s *seen) { s.packet, s.reason, s.elsewhere, s.socket = "in SYN|ACK", reasonNew, "", "SYN_SENT" }, "C17"},
+			{"rules assign zones", func(s *seen) { s.entry, s.elsewhere, s.rules = asked, "", &Rules{Zone: "oifname eth1 ct zone set 7"} }, "C14"},
 			{"a new SYN", func(s *seen) { s.packet, s.reason, s.state, s.listen = "in SYN", "", New, host }, "C19"},
 		}},
 	{"C15", CauseUntrackedReturn, certain,
