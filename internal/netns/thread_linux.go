@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"runtime"
 	"strings"
 	"sync"
@@ -68,21 +67,25 @@ func (t *Thread) Do(fn func()) {
 func (t *Thread) Close() { t.once.Do(func() { close(t.calls) }) }
 
 // Open opens a file of /proc as the thread sees it, such as
-// "sys/net/netfilter/nf_conntrack_max" or "net/snmp". An open file belongs to
-// the namespace, whoever reads it. It implements fs.FS.
+// "sys/net/netfilter/nf_conntrack_max" or "net/snmp". It implements fs.FS.
 func (t *Thread) Open(name string) (f fs.File, err error) {
-	if !fs.ValidPath(name) {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
-	}
-	actual := path.Join("/proc", name)
-	if name == "net" || strings.HasPrefix(name, "net/") {
-		actual = path.Join("/proc/thread-self", name) // /proc/net is the main thread's
-	}
-	t.Do(func() {
-		var file *os.File
-		if file, err = os.Open(actual); err == nil {
-			f = file
-		}
-	})
+	t.Do(func() { f, err = proc.Open(inThread(name)) })
 	return f, err
+}
+
+// ReadFile reads a file of /proc. It implements fs.ReadFileFS, without which
+// sysctls would be read byte by byte, and end after the first.
+func (t *Thread) ReadFile(name string) (b []byte, err error) {
+	t.Do(func() { b, err = fs.ReadFile(proc, inThread(name)) })
+	return b, err
+}
+
+var proc = os.DirFS("/proc")
+
+// inThread names what the calling thread sees: /proc/net is the main thread's.
+func inThread(name string) string {
+	if name == "net" || strings.HasPrefix(name, "net/") {
+		return "thread-self/" + name
+	}
+	return name
 }

@@ -23,3 +23,8 @@ func (*Thread) Close() {}
 func (*Thread) Open(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: errors.ErrUnsupported}
 }
+
+// ReadFile implements fs.ReadFileFS.
+func (*Thread) ReadFile(name string) ([]byte, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: errors.ErrUnsupported}
+}
