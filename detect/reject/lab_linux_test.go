@@ -141,6 +141,20 @@ func (w *watching) waitFor(flow conntrack.Tuple, n int) Verdict {
 	return Verdict{}
 }
 
+// waitCount waits for a verdict on a flow that tells of n packets, and none of
+// more.
+func (w *watching) waitCount(flow conntrack.Tuple, n int) Verdict {
+	w.t.Helper()
+	var v Verdict
+	for i := 1; v.Count < n; i++ {
+		v = w.waitFor(flow, i)
+	}
+	if v.Count > n {
+		w.t.Errorf("%s: %d packets, want %d", w.host.Name(), v.Count, n)
+	}
+	return v
+}
+
 // is checks a verdict.
 func is(t *testing.T, v Verdict, rule string, cause Cause, confidence ...any) {
 	t.Helper()

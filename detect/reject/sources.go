@@ -1,0 +1,108 @@
+package reject
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect/nflog"
+)
+
+// listen binds the groups; with Config.Reasons, 0 first.
+func (w *watch) listen() error {
+	groups := w.cfg.Groups
+	if w.cfg.Reasons {
+		groups = append([]uint16{0}, groups...)
+	}
+	for _, g := range groups {
+		r, err := nflog.Listen(&nflog.Config{
+			NetNS: w.cfg.NetNS, Group: g,
+			// A packet costs a quarter of the time in such bunches, and waits
+			// for one no longer than a tick.
+			Threshold: 32, FlushInterval: 10 * time.Millisecond, ReadBuffer: 8 << 20,
+		})
+		if err != nil {
+			return err
+		}
+		w.readers = append(w.readers, r)
+	}
+	return nil
+}
+
+// start begins to read. The channel it returns is closed once the kernel sends
+// all that is asked for.
+func (w *watch) start(ctx context.Context) <-chan struct{} {
+	for i, r := range w.readers {
+		group, reasons := uint16(0), w.cfg.Reasons && i == 0
+		if !reasons {
+			group = w.cfg.Groups[i-(len(w.readers)-len(w.cfg.Groups))]
+		}
+		w.wg.Go(func() { w.packets(ctx, r, group, reasons) })
+	}
+	ready := make(chan struct{})
+	w.wg.Go(func() { w.ends(ctx, func() { close(ready) }) })
+	w.wg.Go(func() { w.lookUp(ctx) })
+	w.wg.Go(func() { w.countAll(ctx) })
+	return ready
+}
+
+// packets takes the packets of a group.
+func (w *watch) packets(ctx context.Context, r *nflog.Reader, group uint16, reasons bool) {
+	source := Packets
+	if reasons {
+		source = Reasons
+	}
+	for p, err := range r.Packets(ctx) {
+		if err == nil && reasons {
+			err = w.reason(&p)
+		} else if err == nil {
+			err = w.packet(&p, time.Now())
+		}
+		if err != nil && !w.goesOn(ctx, source, group, err) {
+			return
+		}
+	}
+}
+
+// ends takes the ends of entries.
+func (w *watch) ends(ctx context.Context, ready func()) {
+	opts := &conntrack.EventOptions{Types: []conntrack.EventType{conntrack.EventDestroy}, Ready: func() {
+		w.mu.Lock()
+		w.listening = time.Now()
+		w.mu.Unlock()
+		ready()
+	}}
+	for e, err := range w.ct.Events(ctx, opts) {
+		if err == nil {
+			w.end(e, time.Now())
+		} else if !w.goesOn(ctx, Ends, 0, err) {
+			return
+		}
+	}
+}
+
+// errNotIP is a logged packet of which nothing can be said.
+var errNotIP = errors.New("no IP packet, or cut before its addresses end")
+
+// goesOn notes an error of a source, and reports one that is a fact and not an
+// end. What only the context did is not told.
+func (w *watch) goesOn(ctx context.Context, s Source, group uint16, err error) bool {
+	l := Lost{Source: s, Group: group, Err: err}
+	var lost *nflog.Lost
+	switch {
+	case errors.As(err, &lost):
+		l.Count = lost.Count
+	case errors.Is(err, errNotIP):
+		l.Count = 1
+	case errors.Is(err, conntrack.ErrOverrun):
+	case ctx.Err() != nil:
+		return false
+	default:
+		w.fail(fmt.Errorf("reject: %w", err))
+		return false
+	}
+	w.lost(l)
+	return true
+}
