@@ -8,7 +8,7 @@ import (
 )
 
 // reason keeps the kernel's reason for an INVALID packet.
-func (w *watch) reason(logged *nflog.Packet) error {
+func (w *watch) reason(logged *nflog.Packet, _ time.Time) error {
 	p, err := packet.Decode(logged.Payload)
 	if err != nil {
 		return errNotIP

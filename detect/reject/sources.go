@@ -10,36 +10,22 @@ import (
 	"github.com/connsleuth/connsleuth/detect/nflog"
 )
 
-// listen binds the groups; with Config.Reasons, 0 first.
-func (w *watch) listen() error {
-	groups := w.cfg.Groups
-	if w.cfg.Reasons {
-		groups = append([]uint16{0}, groups...)
-	}
-	for _, g := range groups {
-		r, err := nflog.Listen(&nflog.Config{
-			NetNS: w.cfg.NetNS, Group: g,
-			// A packet costs a quarter of the time in such bunches, and waits
-			// for one no longer than a tick.
-			Threshold: 32, FlushInterval: 10 * time.Millisecond, ReadBuffer: 8 << 20,
-		})
-		if err != nil {
-			return err
-		}
-		w.readers = append(w.readers, r)
-	}
-	return nil
+// listen binds groups to one socket.
+func (w *watch) listen(groups ...uint16) (*nflog.Reader, error) {
+	return nflog.Listen(&nflog.Config{
+		NetNS: w.cfg.NetNS, Groups: groups, ReadBuffer: 8 << 20,
+		// In such bunches a packet costs a fraction of the time, and waits for
+		// others no longer than a tick.
+		Threshold: 32, FlushInterval: 10 * time.Millisecond,
+	})
 }
 
 // start begins to read. The channel it returns is closed once the kernel sends
 // all that is asked for.
 func (w *watch) start(ctx context.Context) <-chan struct{} {
-	for i, r := range w.readers {
-		group, reasons := uint16(0), w.cfg.Reasons && i == 0
-		if !reasons {
-			group = w.cfg.Groups[i-(len(w.readers)-len(w.cfg.Groups))]
-		}
-		w.wg.Go(func() { w.packets(ctx, r, group, reasons) })
+	w.wg.Go(func() { w.packets(ctx, w.refusals, Packets, w.packet) })
+	if w.why != nil {
+		w.wg.Go(func() { w.packets(ctx, w.why, Reasons, w.reason) })
 	}
 	ready := make(chan struct{})
 	w.wg.Go(func() { w.ends(ctx, func() { close(ready) }) })
@@ -48,19 +34,13 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 	return ready
 }
 
-// packets takes the packets of a group.
-func (w *watch) packets(ctx context.Context, r *nflog.Reader, group uint16, reasons bool) {
-	source := Packets
-	if reasons {
-		source = Reasons
-	}
+// packets takes the packets of a reader.
+func (w *watch) packets(ctx context.Context, r *nflog.Reader, source Source, take func(*nflog.Packet, time.Time) error) {
 	for p, err := range r.Packets(ctx) {
-		if err == nil && reasons {
-			err = w.reason(&p)
-		} else if err == nil {
-			err = w.packet(&p, time.Now())
+		if err == nil {
+			err = take(&p, time.Now())
 		}
-		if err != nil && !w.goesOn(ctx, source, group, err) {
+		if err != nil && !w.goesOn(ctx, source, p.Group, err) {
 			return
 		}
 	}
@@ -93,7 +73,7 @@ func (w *watch) goesOn(ctx context.Context, s Source, group uint16, err error) b
 	var lost *nflog.Lost
 	switch {
 	case errors.As(err, &lost):
-		l.Count = lost.Count
+		l.Count, l.Group = lost.Count, lost.Group
 	case errors.Is(err, errNotIP):
 		l.Count = 1
 	case errors.Is(err, conntrack.ErrOverrun):

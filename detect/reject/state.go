@@ -145,7 +145,8 @@ func (r *endings) get(k flowKey) *Ended {
 // nflog.ErrLost and conntrack.ErrOverrun.
 type Lost struct {
 	Source Source
-	// Group is the NFLOG group; 0 with another Source.
+	// Group is the NFLOG group; 0 if it is not known, as for an overrun of the
+	// socket that all groups share, or with another Source.
 	Group uint16
 	// Count is how many were missed; 0 is not known. An overrun is often told
 	// twice: first that it was, then how many it cost.
@@ -156,7 +157,7 @@ type Lost struct {
 
 func (e *Lost) Error() string {
 	what := e.Source.String()
-	if e.Source == Packets {
+	if e.Group != 0 {
 		what = fmt.Sprintf("%s of group %d", what, e.Group)
 	}
 	if e.Count > 0 {

@@ -125,12 +125,13 @@ func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 // watch is a running Watch. Its goroutines read sockets and look tables up, run
 // yields; what they share is state.
 type watch struct {
-	cfg     Config
-	ct      *conntrack.Conn
-	diag    *sockdiag.Conn
-	thread  *netns.Thread // in Config.NetNS; nil without
-	readers []*nflog.Reader
-	wg      sync.WaitGroup
+	cfg      Config
+	ct       *conntrack.Conn
+	diag     *sockdiag.Conn
+	thread   *netns.Thread // in Config.NetNS; nil without
+	refusals *nflog.Reader // of Config.Groups
+	why      *nflog.Reader // of group 0; nil without Config.Reasons
+	wg       sync.WaitGroup
 
 	// toLook and toTell wake the goroutine that looks up, and run.
 	toLook, toTell chan struct{}
@@ -161,8 +162,14 @@ func open(cfg *Config) (_ *watch, err error) {
 	if w.diag, err = sockdiag.Dial(&sockdiag.Config{NetNS: cfg.NetNS}); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
-	if err := w.listen(); err != nil {
+	if w.refusals, err = w.listen(cfg.Groups...); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
+	}
+	if cfg.Reasons {
+		// Apart, so that a flood of reasons does not push out packets.
+		if w.why, err = w.listen(0); err != nil {
+			return nil, fmt.Errorf("reject: %w", err)
+		}
 	}
 	w.enter()
 	return w, nil
@@ -184,8 +191,10 @@ func (w *watch) enter() {
 
 func (w *watch) close(cancel func()) {
 	cancel()
-	for _, r := range w.readers {
-		_ = r.Close() // nothing can be lost by it
+	for _, r := range []*nflog.Reader{w.refusals, w.why} {
+		if r != nil {
+			_ = r.Close() // nothing can be lost by it
+		}
 	}
 	if w.ct != nil {
 		_ = w.ct.Close()
