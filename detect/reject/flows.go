@@ -199,7 +199,7 @@ func (fs *flows) lookedUp(r *refused, f findings, now time.Time) {
 		f.ended = r.found.ended
 	}
 	r.found = f
-	if r.queue != &fs.looking || fs.merged(r) {
+	if r.queue != &fs.looking || fs.merge(r) {
 		return
 	}
 	if r.due.IsZero() {
@@ -276,25 +276,28 @@ func (fs *flows) confirm(s *sighting) bool {
 	return true
 }
 
-// merged gives what tells of a flow that translation hid, as its entry shows, to
-// that flow: the error quotes another tuple than the rule logged.
-func (fs *flows) merged(r *refused) bool {
+// merge joins the flow of a packet that was logged with what tells of it in
+// another tuple, as the entry's translation shows. It reports whether r went.
+func (fs *flows) merge(r *refused) bool {
 	e := r.found.entry
 	if r.crowd != nil || e.result != Present || !e.value.Translated() {
 		return false
 	}
 	across := acrossNAT(e.value, PacketTuple(r.seen.packet))
-	other := fs.by[keyOfTuple(&across)]
-	if other == nil || other == r {
+	keep, gone := fs.by[keyOfTuple(&across)], r
+	if keep == nil || keep == r {
 		return false
 	}
-	s := r.seen
-	s.packet = other.seen.packet
-	known := fs.confirm(&s)
-	if known {
-		fs.remove(r)
+	if r.seen.refusal == Logged {
+		keep, gone = r, keep
 	}
-	return known
+	s := gone.seen
+	s.packet = keep.seen.packet
+	if gone.told > 0 || s.refusal == Logged || !fs.confirm(&s) {
+		return false
+	}
+	fs.remove(gone)
+	return gone == r
 }
 
 // acrossNAT is the tuple that a packet of the entry's has on the other side of
