@@ -204,3 +204,25 @@ func TestShared(t *testing.T) {
 		t.Errorf("got %p, %p, %p", a.value, b.value, c.value)
 	}
 }
+
+// TestLiveRateLimited refuses so fast that the kernel holds most ICMP errors
+// back, which only its counters tell.
+func TestLiveRateLimited(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	firewall(t, server, nft.Input, refusing(nft.RejectAdminProhibited))
+	w := watchHost(t, server, Config{Repeat: 200 * time.Millisecond, Wait: 1})
+	const packets = 300
+	must(t, send(client, server.Addr4(), syns(client.Addr4(), server.Addr4(), packets, 1, 1<<30, patience)))
+	v := w.waitFor(conntrack.Tuple{}, 1)
+	held := v.Evidence.Counters.Value.RateLimited
+	t.Logf("SUPPORT: counter of ICMP errors held back: %s", yes(held > 0))
+	is(t, v, "C27", CauseRateLimited)
+	confidence := certain
+	if held == 0 {
+		confidence = possible
+	}
+	if v.Confidence != confidence || v.Evidence.Refusal != Counted || v.Evidence.Counters.Value.Refused == 0 {
+		t.Errorf("got %+v", v)
+	}
+}
