@@ -226,3 +226,25 @@ func TestLiveRateLimited(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 }
+
+// TestLiveRules names the rules that decide some cases, by table and chain.
+func TestLiveRules(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	must(t, server.Rules(within(t), nft.Table{Family: nft.INet, Name: "raw", Chains: []nft.Chain{
+		{Name: "pre", Hook: nft.Prerouting, Priority: nft.PriorityRaw, Rules: []nft.Rule{{Proto: nft.UDP, Verdict: nft.NoTrack}}},
+		{Name: "in", Hook: nft.Input, Rules: []nft.Rule{
+			{Proto: nft.TCP, TCPFlags: nft.TCPFlags{Mask: nft.RST, Value: nft.RST}, Verdict: nft.Drop},
+		}},
+	}}))
+	firewall(t, server, nft.Input, refusing(nft.Drop))
+	w := watchHost(t, server, Config{Wait: 1})
+	flow := tcpTuple(client.Addr4(), clientPort, server.Addr4(), closedPort)
+	sendSYN(t, client, flow)
+	rules := w.waitFor(flow, 1).Evidence.Rules
+	r := rules.Value
+	if rules.Result != Present || !strings.HasPrefix(r.Notrack, "inet raw pre: ") || !strings.HasSuffix(r.Notrack, " notrack") ||
+		!strings.HasPrefix(r.DropReset, "inet raw in: ") || r.Zone != "" || r.Helper != "" {
+		t.Errorf("got %+v", rules)
+	}
+}
