@@ -41,6 +41,17 @@ func icmpPacket(src, dst netip.Addr, code byte, quoted []byte) []byte {
 	return append(b, quoted...)
 }
 
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) conntrack.Tuple {
+	return conntrack.Tuple{Src: src, SrcPort: srcPort, Dst: dst, DstPort: dstPort, Proto: conntrack.ProtoTCP}
+}
+
 // into is a connection from there to here.
 func into(port uint16) conntrack.Tuple { return tcpTuple(there, 40000, here, port) }
 
