@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"iter"
 	"net"
 	"net/netip"
 	"slices"
@@ -31,13 +32,6 @@ func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func logged(prefix string) *nft.Log { return &nft.Log{Group: group, Prefix: prefix} }
@@ -86,7 +80,7 @@ func watchHost(t *testing.T, h *lab.Host, cfg Config) *watching {
 	t.Helper()
 	w := &watching{t: t, host: h}
 	ready := make(chan struct{})
-	cfg.NetNS, cfg.Proc, cfg.Groups = h.NetNS(), h.FS(), []uint16{group}
+	cfg.NetNS, cfg.Groups = h.NetNS(), []uint16{group}
 	cfg.Ready = func() { close(ready) }
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
@@ -141,6 +135,20 @@ func (w *watching) waitFor(flow conntrack.Tuple, n int) Verdict {
 	return Verdict{}
 }
 
+// waitCount waits for a verdict on a flow that tells of n packets, and none of
+// more.
+func (w *watching) waitCount(flow conntrack.Tuple, n int) Verdict {
+	w.t.Helper()
+	var v Verdict
+	for i := 1; v.Count < n; i++ {
+		v = w.waitFor(flow, i)
+	}
+	if v.Count > n {
+		w.t.Errorf("%s: %d packets, want %d", w.host.Name(), v.Count, n)
+	}
+	return v
+}
+
 // is checks a verdict.
 func is(t *testing.T, v Verdict, rule string, cause Cause, confidence ...any) {
 	t.Helper()
@@ -159,33 +167,46 @@ func addresses(t *testing.T, test func(*testing.T, func(*lab.Host) netip.Addr)) 
 	}
 }
 
-func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) conntrack.Tuple {
-	return conntrack.Tuple{Src: src, SrcPort: srcPort, Dst: dst, DstPort: dstPort, Proto: conntrack.ProtoTCP}
-}
-
 // sendSYN sends the first packet of a connection, without a socket for it.
 func sendSYN(t testing.TB, h *lab.Host, tuple conntrack.Tuple) {
 	t.Helper()
-	segment := []byte{
-		byte(tuple.SrcPort >> 8), byte(tuple.SrcPort), byte(tuple.DstPort >> 8), byte(tuple.DstPort),
-		0, 0, 0, 1, 0, 0, 0, 0, 0x50, byte(packet.SYN), 0x10, 0, 0, 0, 0, 0,
+	must(t, send(h, tuple.Dst, slices.Values([][]byte{tcpSegment(tuple, packet.SYN, 1, 0)})))
+}
+
+// tcpSegment is a TCP packet without data, as a raw socket takes it.
+func tcpSegment(t conntrack.Tuple, flags packet.TCPFlags, seq, ack uint32) []byte {
+	b := []byte{
+		byte(t.SrcPort >> 8), byte(t.SrcPort), byte(t.DstPort >> 8), byte(t.DstPort),
+		0, 0, 0, 0, 0, 0, 0, 0, 0x50, byte(flags), 0x10, 0, 0, 0, 0, 0,
 	}
-	binary.BigEndian.PutUint16(segment[16:], checksum(slices.Concat(tuple.Src.AsSlice(), tuple.Dst.AsSlice(),
-		[]byte{0, byte(tuple.Proto), 0, byte(len(segment))}, segment)))
-	must(t, h.Do(func() error {
+	binary.BigEndian.PutUint32(b[4:], seq)
+	binary.BigEndian.PutUint32(b[8:], ack)
+	binary.BigEndian.PutUint16(b[16:], checksum(slices.Concat(t.Src.AsSlice(), t.Dst.AsSlice(),
+		[]byte{0, byte(t.Proto), 0, byte(len(b))}, b)))
+	return b
+}
+
+// send sends segments to an address.
+func send(h *lab.Host, dst netip.Addr, segments iter.Seq[[]byte]) error {
+	return h.Do(func() error {
 		family, to := unix.AF_INET, unix.Sockaddr(nil)
-		if tuple.Dst.Is4() {
-			to = &unix.SockaddrInet4{Addr: tuple.Dst.As4()}
+		if dst.Is4() {
+			to = &unix.SockaddrInet4{Addr: dst.As4()}
 		} else {
-			family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: tuple.Dst.As16()}
+			family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: dst.As16()}
 		}
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		return unix.Sendto(fd, segment, 0, to)
-	}))
+		for s := range segments {
+			if err := unix.Sendto(fd, s, 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) { // the queue of the link
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // checksum is that of RFC 1071.

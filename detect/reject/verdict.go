@@ -38,6 +38,11 @@ type Verdict struct {
 	// are Watch's.
 	Count       int
 	First, Last time.Time
+	// Ports is 0 for one flow. Else the verdict stands for flows that Watch
+	// does not tell apart (Config.SourceFlows, Config.Flows), to so many
+	// destination ports, and Flow has only their source, if it is one: an
+	// address of IPv4 or the first of a /64 of IPv6. Evidence is on one of them.
+	Ports int
 
 	Evidence Evidence
 }
