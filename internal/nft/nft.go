@@ -29,6 +29,9 @@ func (f Family) String() string {
 type Table struct {
 	Family Family
 	Name   string // 1 to 255 bytes
+	// Comment is shown by nft(8): up to 128 bytes. Linux before 5.10 ignores
+	// it.
+	Comment string
 	// Helpers are what Rule.Helper can name.
 	Helpers []CTHelper
 	Chains  []Chain
