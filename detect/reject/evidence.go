@@ -240,7 +240,11 @@ func (e *Evidence) flags() bool { return e.Packet.Value.Have.Has(packet.HaveFlag
 // in, through or out. What the sockets tell of it was looked for only if it was
 // on its way in.
 func (e *Evidence) refusedHere() bool {
-	return e.Packet.Result == Present && (e.Refusal == Logged || e.Refusal == ICMPSent)
+	switch e.Refusal {
+	case Logged, ICMPSent, ResetSent, Traced:
+		return e.Packet.Result == Present
+	}
+	return false
 }
 
 // stranger reports a packet that is of no connection the tracker knows: NEW,

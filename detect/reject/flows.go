@@ -60,6 +60,9 @@ func (fs *flows) begin(e Evidence, now, due time.Time) {
 	if e.ICMP.Result == NotLooked {
 		e.ICMP = r.evidence.ICMP
 	}
+	if e.Rule.Result == NotLooked {
+		e.Rule = r.evidence.Rule
+	}
 	if r.dueAt.IsZero() {
 		r.dueAt = due
 		fs.waiting = append(fs.waiting, waiter{r, r.dueAt})

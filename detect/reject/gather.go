@@ -35,11 +35,17 @@ func (w *watch) take(ctx context.Context, s signal) {
 		w.flows.addEnded(*e)
 		return
 	}
+	if s.trace != (traced{}) {
+		w.takeTrace(ctx, s.trace, now)
+		return
+	}
 	p, err := packet.Decode(s.packet.Payload)
 	switch {
 	case err != nil:
 		// Not an IP packet: nothing can be said of it.
+	case !s.reason && w.takeInstalled(ctx, s.packet, p, now):
 	case s.reason:
+		w.in.note(reasonsName, w.in.reason(now))
 		w.reasons.put(keyOf(p.Header), s.packet.Prefix)
 		w.flows.addReason(p.Header, s.packet.Prefix)
 	case p.ICMPError():
@@ -59,11 +65,22 @@ func (w *watch) takeRefused(ctx context.Context, logged nflog.Packet, h packet.H
 	if logged.HasUID {
 		e.Owner = Found(logged.UID)
 	}
-	e.Reason, _ = w.reasons.get(keyOf(h))
+	w.takeEvidence(ctx, e, !leaves(logged.Hook), now)
+}
+
+func (w *watch) takeEvidence(ctx context.Context, e Evidence, here bool, now time.Time) {
+	key := keyOf(e.Packet.Value)
+	e.Reason, _ = w.reasons.get(key)
+	if e.State == Invalid && e.Reason == "" {
+		w.in.note(reasonsName, w.in.resume(now))
+	}
+	if rule, ok := w.rules.get(key); ok {
+		e.Rule = Found(rule)
+	}
 	if w.flows.count(&e, now, w.cfg.Repeat) {
 		return
 	}
-	w.gather(ctx, &e, !leaves(logged.Hook))
+	w.gather(ctx, &e, here)
 	w.flows.begin(e, now, time.Now().Add(w.cfg.Wait)) // to look took its time
 }
 

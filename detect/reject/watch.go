@@ -13,10 +13,11 @@ import (
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
+	"github.com/connsleuth/connsleuth/internal/nft"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// Config is what Watch listens to. Groups is required.
+// Config is what Watch listens to. Groups or Install is required.
 type Config struct {
 	// NetNS is the path of the network namespace; empty is the caller's.
 	NetNS string
@@ -30,6 +31,9 @@ type Config struct {
 	// Reasons reads the kernel's own reasons for INVALID packets, from group
 	// 0. Package nflog says which sysctls make it write them.
 	Reasons bool
+	// Install has Watch make the rules itself that it needs, and remove them when
+	// it ends. Nil changes nothing on the host.
+	Install *Install
 	// Wait is how long a verdict waits at most for what comes on other
 	// sockets: the packet's reason, its ICMP error, the end of its entry; 0
 	// is 250 ms.
@@ -63,8 +67,8 @@ func (cfg Config) withDefaults() Config {
 
 func (cfg *Config) check() error {
 	switch {
-	case cfg == nil || len(cfg.Groups) == 0:
-		return errors.New("reject: Config.Groups is empty: name the NFLOG groups that log refused packets")
+	case cfg == nil || len(cfg.Groups) == 0 && cfg.Install == nil:
+		return errors.New("reject: Config.Groups is empty: name the NFLOG groups that log refused packets, or set Install")
 	case cfg.Reasons && slices.Contains(cfg.Groups, 0):
 		return errors.New("reject: Config.Groups has group 0, where the kernel writes its reasons (Config.Reasons): " +
 			"let the rules log to another")
@@ -81,22 +85,33 @@ func (cfg *Config) check() error {
 // again when the cause or its confidence changes, and then every Config.Repeat
 // with the number of packets refused so far.
 //
-// *nflog.Lost and conntrack.ErrOverrun say that packets or events were missed;
-// ranging goes on after them. Any other error is the last. It takes
-// CAP_NET_ADMIN.
+// *nflog.Lost and conntrack.ErrOverrun say that packets or events were missed,
+// and *Degraded what could not be installed; ranging goes on after them. Any
+// other error is the last. It takes CAP_NET_ADMIN.
 //
 // A flow's entry that ends while Watch runs is remembered, which is what makes
 // the verdict on a forgotten connection certain: start it before the trouble.
 func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 	return func(yield func(Verdict, error) bool) {
-		w, err := open(cfg)
+		if err := cfg.check(); err != nil {
+			yield(Verdict{}, err)
+			return
+		}
+		in, err := install(ctx, cfg)
 		if err != nil {
 			yield(Verdict{}, err)
 			return
 		}
+		defer in.close() //nolint:errcheck // told with the last error, if that is yielded
+		w, err := open(&in.cfg)
+		if err != nil {
+			yield(Verdict{}, errors.Join(err, in.close()))
+			return
+		}
+		w.in = in
 		ctx, cancel := context.WithCancel(ctx)
 		defer w.close(cancel)
-		w.run(ctx, w.start(ctx), yield)
+		w.run(ctx, w.start(ctx), in.last(yield))
 	}
 }
 
@@ -113,6 +128,8 @@ type watch struct {
 	flows   *flows
 	reasons *recent[reasonKey, string]
 	ended   *recent[conntrack.Tuple, *Ended]
+	rules   *recent[reasonKey, Rule]
+	in      *installed
 }
 
 // signal is something that a goroutine read, or the error that ended it.
@@ -120,6 +137,7 @@ type signal struct {
 	packet nflog.Packet
 	reason bool // the packet is of group 0
 	event  conntrack.Event
+	trace  traced
 	err    error
 }
 
@@ -130,8 +148,10 @@ func open(cfg *Config) (_ *watch, err error) {
 	w := &watch{
 		cfg: cfg.withDefaults(), signals: make(chan signal, 64),
 		reasons: newRecent[reasonKey, string](1024), ended: newRecent[conntrack.Tuple, *Ended](1 << 16),
+		rules: newRecent[reasonKey, Rule](1024),
 	}
 	w.flows = newFlows(w.cfg.Flows, w.cfg.Reasons)
+	w.in = &installed{}
 	defer func() {
 		if err != nil {
 			w.close(func() {})
@@ -195,6 +215,15 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 			}
 		}
 	})
+	if w.in.tracing {
+		w.wg.Go(func() {
+			for t, err := range w.in.traces(ctx) {
+				if !w.send(ctx, signal{trace: t, err: err}) {
+					return
+				}
+			}
+		})
+	}
 	return ready
 }
 
@@ -212,7 +241,10 @@ func (w *watch) run(ctx context.Context, ready <-chan struct{}, yield func(Verdi
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
 	for {
-		due.Reset(w.flows.untilDue(time.Now()))
+		if !w.in.tell(yield) {
+			return
+		}
+		due.Reset(min(w.flows.untilDue(time.Now()), w.in.untilDue(time.Now())))
 		select {
 		case <-ctx.Done():
 			yield(Verdict{}, context.Cause(ctx))
@@ -229,11 +261,13 @@ func (w *watch) run(ctx context.Context, ready <-chan struct{}, yield func(Verdi
 			if s.err != nil && !goesOn(s.err) {
 				return
 			}
+			w.in.lost(s.err, time.Now())
 			if s.err == nil {
 				w.take(ctx, s)
 			}
 		case <-due.C:
 		}
+		w.takeDue(ctx, time.Now())
 		for _, v := range w.flows.due(time.Now(), w.cfg.Repeat) {
 			if !yield(v, nil) {
 				return
@@ -244,5 +278,5 @@ func (w *watch) run(ctx context.Context, ready <-chan struct{}, yield func(Verdi
 
 // goesOn reports an error that is a fact and not an end.
 func goesOn(err error) bool {
-	return errors.Is(err, nflog.ErrLost) || errors.Is(err, conntrack.ErrOverrun)
+	return errors.Is(err, nflog.ErrLost) || errors.Is(err, conntrack.ErrOverrun) || errors.Is(err, nft.ErrOverrun)
 }

@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	"detect":        {"conntrack", "sockdiag"}, // their values: it opens no socket
 	"detect/packet": {},
 	"detect/nflog":  {"detect/packet", "internal/nfnl", nflog, netlink, unix},
-	"detect/reject": {"conntrack", "detect", "detect/nflog", "detect/packet", "sockdiag"},
+	"detect/reject": {"conntrack", "detect", "detect/nflog", "detect/packet", "internal/nft", "sockdiag", unix},
 
 	"ban":          {}, // knows no detector
 	"ban/bantest":  {"ban"},

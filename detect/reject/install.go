@@ -1,0 +1,404 @@
+package reject
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/nft"
+)
+
+// Install is what Watch adds to the network namespace while it runs: a table of
+// nftables of its own, inet connsleuth, whose rules only log and trace. They log
+// packets of the states new and invalid (of untracked ones those with SYN)
+// before the firewall's rules for input, forward and output, and again after
+// them: what came and did not pass was refused, whoever refused it and whether or
+// not it was answered. And they log ICMP errors and the resets that go out. No
+// other table is touched. A rule that asks for a packet's state makes the kernel
+// track connections; where no other does, it stops when Watch ends.
+//
+// Nothing of it is left when Watch ends. After a crash the kernel removes the
+// table (Linux 5.12; before that, the next Watch with Install replaces it), and
+// the next Watch with Install sets the sysctls back, which it finds in the
+// comment of a second table, inet connsleuth-restore.
+//
+// Not seen in this way are packets that are refused in prerouting, postrouting or
+// ingress, or at a priority above 90, and of known connections those that are
+// dropped without an answer. A packet that a program holds in a queue (NFQUEUE)
+// for longer than Config.Wait, or that synproxy takes, counts as refused.
+type Install struct {
+	// Traces is how many packets a second are traced at each hook, to name the
+	// rule that refuses them (meta nftrace; rules of iptables-legacy have no
+	// trace). 0 is 20; negative is none. Each costs the kernel a message for each
+	// rule that matches it, which "nft monitor trace" shows too.
+	Traces int
+	// Reasons is for how many INVALID packets a second the kernel is asked to
+	// write its reason (see package nflog for the sysctls). Beyond it, it is told
+	// to stop for 10 s. 0 is 1000; negative is not to ask at all. Meanwhile what
+	// iptables-legacy traces (TRACE) goes to group 0 too.
+	Reasons int
+}
+
+// ErrInstalled tells that another Watch has installed its table in the network
+// namespace: there can be one at a time.
+var ErrInstalled = errors.New("another Watch has installed its table")
+
+// Degraded tells that a Watch with Install goes on without a part of what it was
+// to install. It is no end: ranging goes on after it.
+type Degraded struct {
+	What string // what is missing: "the kernel's reasons"
+	Err  error
+}
+
+func (e *Degraded) Error() string { return "reject: without " + e.What + ": " + e.Err.Error() }
+
+func (e *Degraded) Unwrap() error { return e.Err }
+
+var errGroup0 = fmt.Errorf("another process listens to group 0 (see /proc/net/netfilter/nfnetlink_log): %w", fs.ErrExist)
+
+const reasonsName = "the kernel's reasons for INVALID packets"
+
+const (
+	defaultTraces  = 20
+	defaultReasons = 1000
+	reasonsRest    = 10 * time.Second
+	maxPassing     = 1 << 16 // packets on their way through the rules, and refused ones for Config.Wait
+	tidyUp         = 5 * time.Second
+)
+
+func (in Install) withDefaults() Install {
+	if in.Traces == 0 {
+		in.Traces = defaultTraces
+	}
+	if in.Reasons == 0 {
+		in.Reasons = defaultReasons
+	}
+	return in
+}
+
+// installed is what a Watch has installed. All but traces is for one goroutine.
+type installed struct {
+	cfg     Config // with the groups to listen to
+	pairs   *pairs
+	tracing bool
+	notes   []error // to be told
+
+	ns     *netns
+	nft    *nft.Conn
+	table  *nft.Owned
+	was    []sysctl // what to set back; not nil while there is a record of it
+	budget budget
+	rules  *ruleTexts
+
+	once sync.Once
+	end  error // of close
+}
+
+// install makes what cfg.Install asks for, which may be nothing, and clears up
+// after a crash.
+func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
+	in := &installed{cfg: cfg.withDefaults()}
+	if cfg.Install == nil {
+		return in, nil
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("reject: install: %w", err), in.close())
+		}
+	}()
+	in.pairs = newPairs(in.cfg.Wait, maxPassing)
+	if in.ns, err = openNetNS(cfg.NetNS); err != nil {
+		return nil, err
+	}
+	if in.nft, err = nft.Dial(cfg.NetNS); err != nil {
+		return nil, err
+	}
+	in.rules = newRuleTexts(in.nft)
+	want := cfg.Install.withDefaults()
+	in.tracing = want.Traces > 0
+	bound, err := in.ns.boundGroups()
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // who may not read it may not listen either
+		return nil, err
+	}
+	group := freeGroup(bound, cfg.Groups)
+	if err = in.own(ctx, installTable(group, want.Traces, ownerComment())); err != nil {
+		return nil, err
+	}
+	in.cfg.Groups = append(append([]uint16(nil), cfg.Groups...), group)
+	if err = in.recover(ctx); err != nil {
+		return nil, err
+	}
+	in.askReasons(ctx, want.Reasons, bound[0])
+	return in, nil
+}
+
+// own makes the table, unless somebody has it. Kernels without owners would let
+// one Watch replace the other's.
+func (in *installed) own(ctx context.Context, t nft.Table) (err error) {
+	holder, err := in.comment(ctx, watchTable)
+	if err != nil {
+		return err
+	}
+	if holder.there && holder.owner == 0 && alive(holder.comment) {
+		return fmt.Errorf("%w: table inet %s, %s", ErrInstalled, watchTable, holder.comment)
+	}
+	in.table, err = in.nft.Own(ctx, t)
+	if errors.Is(err, nft.ErrOwned) {
+		return fmt.Errorf("%w: table inet %s, %s", ErrInstalled, watchTable, holder.comment)
+	}
+	return err
+}
+
+// holder is what is told of a table by the table.
+type holder struct {
+	there   bool
+	owner   uint32
+	comment string
+}
+
+// comment looks for one of the two tables.
+func (in *installed) comment(ctx context.Context, name string) (holder, error) {
+	set, err := in.nft.Ruleset(ctx)
+	if err != nil {
+		return holder{}, err
+	}
+	for _, t := range set.Tables {
+		if t.Family == nft.INet && t.Name == name {
+			return holder{true, t.Owner, t.Comment}, nil
+		}
+	}
+	return holder{}, nil
+}
+
+// ownerComment says whose the table is.
+func ownerComment() string {
+	name := filepath.Base(os.Args[0])
+	return fmt.Sprintf("of process %d (%.64s)", os.Getpid(), strings.ToValidUTF8(strings.ReplaceAll(name, `"`, ""), ""))
+}
+
+// alive reports that the process which the comment names is still there.
+func alive(comment string) bool {
+	var pid int
+	if n, _ := fmt.Sscanf(comment, "of process %d", &pid); n != 1 {
+		return false
+	}
+	_, err := os.Stat("/proc/" + strconv.Itoa(pid))
+	return err == nil
+}
+
+// firstGroup is above those that people choose by hand.
+const firstGroup = 20100
+
+// freeGroup is the first group that nobody listens to.
+func freeGroup(bound map[uint16]bool, given []uint16) uint16 {
+	taken := func(g uint16) bool {
+		for _, have := range given {
+			if have == g {
+				return true
+			}
+		}
+		return bound[g]
+	}
+	g := uint16(firstGroup)
+	for taken(g) && g != firstGroup-1 {
+		g++
+	}
+	return g
+}
+
+// boundGroups are those that have a listener in the namespace.
+func (n *netns) boundGroups() (bound map[uint16]bool, err error) {
+	err = n.do(func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_log")
+		bound = parseGroups(b)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) { // the module comes with the first listener
+		err = nil
+	}
+	return bound, err
+}
+
+// parseGroups reads /proc/net/netfilter/nfnetlink_log: a group in the first
+// column.
+func parseGroups(b []byte) map[uint16]bool {
+	bound := make(map[uint16]bool)
+	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
+		if f := strings.Fields(s.Text()); len(f) > 0 {
+			if g, err := strconv.ParseUint(f[0], 10, 16); err == nil {
+				bound[uint16(g)] = true
+			}
+		}
+	}
+	return bound
+}
+
+// recover sets back what a crash has left, once nobody else can be at it: the
+// first table is ours.
+func (in *installed) recover(ctx context.Context) error {
+	left, err := in.comment(ctx, restoreTable)
+	if err != nil || !left.there {
+		return err
+	}
+	if in.was, err = parseRecord(left.comment); err != nil {
+		return err
+	}
+	return in.putBack(ctx)
+}
+
+// putBack sets the sysctls back and then forgets them.
+func (in *installed) putBack(ctx context.Context) error {
+	if in.was == nil {
+		return nil
+	}
+	if err := in.ns.do(func() error { return sysctls(netfilterSysctls).restore(in.was) }); err != nil {
+		return fmt.Errorf("set sysctls back (inet %s keeps them): %w", restoreTable, err)
+	}
+	in.was = nil
+	err := in.nft.Delete(ctx, nft.INet, restoreTable)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has flushed all tables
+		return nil
+	}
+	return err
+}
+
+// askReasons has the kernel write its reasons, if it can.
+func (in *installed) askReasons(ctx context.Context, most int, taken bool) {
+	in.cfg.Reasons = in.cfg.Reasons || most > 0
+	if most <= 0 {
+		return
+	}
+	err := errGroup0
+	if !taken {
+		err = in.setReasons(ctx)
+	}
+	if err != nil {
+		in.cfg.Reasons = false
+		in.note(reasonsName, err)
+		return
+	}
+	in.budget = budget{perSecond: most}
+}
+
+// setReasons writes down what the sysctls are before it changes them.
+func (in *installed) setReasons(ctx context.Context) error {
+	var was []sysctl
+	dir := sysctls(netfilterSysctls)
+	if err := in.ns.do(func() (err error) { was, err = dir.wanted(); return err }); err != nil || len(was) == 0 {
+		return err
+	}
+	err := in.nft.Apply(ctx, nft.Table{Family: nft.INet, Name: restoreTable, Comment: recordOf(was)})
+	if err != nil {
+		return err
+	}
+	in.was = was
+	err = in.ns.do(func() error {
+		for _, s := range was {
+			if err := dir.set(sysctl{s.name, given(s.name)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		err = errors.Join(err, in.putBack(ctx))
+	}
+	return err
+}
+
+// reason counts a reason, and has the kernel stop or go on as the budget says.
+func (in *installed) reason(now time.Time) error {
+	if in.budget.spend(now) {
+		return in.switchReasons(true)
+	}
+	return nil
+}
+
+// resume has the kernel write reasons again, after a rest: an INVALID packet
+// came without.
+func (in *installed) resume(now time.Time) error {
+	if in.budget.rested(now) {
+		return in.switchReasons(false)
+	}
+	return nil
+}
+
+func (in *installed) switchReasons(off bool) error {
+	for _, s := range in.was {
+		if s.name != logInvalid {
+			continue
+		}
+		if !off {
+			s.value = given(logInvalid)
+		}
+		return in.ns.do(func() error { return sysctls(netfilterSysctls).set(s) })
+	}
+	return nil // it was on before, which is not for us to change
+}
+
+// close leaves the namespace as it was. A second call returns what the first
+// did.
+func (in *installed) close() error {
+	in.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), tidyUp)
+		defer cancel()
+		if in.nft != nil {
+			in.end = in.putBack(ctx)
+		}
+		if in.table != nil { // last: until then nobody else installs
+			in.end = errors.Join(in.end, in.table.Close())
+		}
+		if in.nft != nil {
+			in.end = errors.Join(in.end, in.nft.Close())
+		}
+		if in.ns != nil {
+			in.end = errors.Join(in.end, in.ns.close())
+		}
+		if in.end != nil {
+			in.end = fmt.Errorf("reject: remove what was installed: %w", in.end)
+		}
+	})
+	return in.end
+}
+
+// budget is how many reasons a second there may be. A zero perSecond is not to
+// count.
+type budget struct {
+	perSecond int
+	second    time.Time
+	spent     int
+	offTill   time.Time // zero is on
+}
+
+// spend reports that it is now too much.
+func (b *budget) spend(now time.Time) bool {
+	if b.perSecond == 0 || !b.offTill.IsZero() {
+		return false
+	}
+	if d := now.Sub(b.second); d < 0 || d >= time.Second {
+		b.second, b.spent = now, 0
+	}
+	if b.spent++; b.spent <= b.perSecond {
+		return false
+	}
+	b.offTill = now.Add(reasonsRest)
+	return true
+}
+
+// rested reports that the time of rest is over.
+func (b *budget) rested(now time.Time) bool {
+	if b.offTill.IsZero() || now.Before(b.offTill) {
+		return false
+	}
+	b.offTill, b.second, b.spent = time.Time{}, now, 0
+	return true
+}
