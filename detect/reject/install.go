@@ -95,8 +95,8 @@ type installed struct {
 	ns     *netns
 	nft    *nft.Conn
 	table  *nft.Owned
-	was    []sysctl // what to set back; not nil while there is a record of it
-	budget budget
+	was    []restoreSysctl // what to set back; not nil while there is a record of it
+	budget reasonBudget
 	rules  *ruleTexts
 
 	once sync.Once
@@ -148,7 +148,7 @@ func (in *installed) own(ctx context.Context, t nft.Table) (err error) {
 	if err != nil {
 		return err
 	}
-	if holder.there && holder.owner == 0 && alive(holder.comment) {
+	if holder.there && holder.owner == 0 && installAlive(holder.comment) {
 		return fmt.Errorf("%w: table inet %s, %s", ErrInstalled, watchTable, holder.comment)
 	}
 	in.table, err = in.nft.Own(ctx, t)
@@ -158,25 +158,25 @@ func (in *installed) own(ctx context.Context, t nft.Table) (err error) {
 	return err
 }
 
-// holder is what is told of a table by the table.
-type holder struct {
+// tableHolder is what is told of a table by the table.
+type tableHolder struct {
 	there   bool
 	owner   uint32
 	comment string
 }
 
 // comment looks for one of the two tables.
-func (in *installed) comment(ctx context.Context, name string) (holder, error) {
+func (in *installed) comment(ctx context.Context, name string) (tableHolder, error) {
 	set, err := in.nft.Ruleset(ctx)
 	if err != nil {
-		return holder{}, err
+		return tableHolder{}, err
 	}
 	for _, t := range set.Tables {
 		if t.Family == nft.INet && t.Name == name {
-			return holder{true, t.Owner, t.Comment}, nil
+			return tableHolder{true, t.Owner, t.Comment}, nil
 		}
 	}
-	return holder{}, nil
+	return tableHolder{}, nil
 }
 
 // ownerComment says whose the table is.
@@ -185,8 +185,8 @@ func ownerComment() string {
 	return fmt.Sprintf("of process %d (%.64s)", os.Getpid(), strings.ToValidUTF8(strings.ReplaceAll(name, `"`, ""), ""))
 }
 
-// alive reports that the process which the comment names is still there.
-func alive(comment string) bool {
+// installAlive reports that the process which the comment names is still there.
+func installAlive(comment string) bool {
 	var pid int
 	if n, _ := fmt.Sscanf(comment, "of process %d", &pid); n != 1 {
 		return false
@@ -260,7 +260,7 @@ func (in *installed) putBack(ctx context.Context) error {
 	if in.was == nil {
 		return nil
 	}
-	if err := in.ns.do(func() error { return sysctls(netfilterSysctls).restore(in.was) }); err != nil {
+	if err := in.ns.do(func() error { return restoreDir(netfilterSysctls).restore(in.was) }); err != nil {
 		return fmt.Errorf("set sysctls back (inet %s keeps them): %w", restoreTable, err)
 	}
 	in.was = nil
@@ -286,13 +286,13 @@ func (in *installed) askReasons(ctx context.Context, most int, taken bool) {
 		in.note(reasonsName, err)
 		return
 	}
-	in.budget = budget{perSecond: most}
+	in.budget = reasonBudget{perSecond: most}
 }
 
 // setReasons writes down what the sysctls are before it changes them.
 func (in *installed) setReasons(ctx context.Context) error {
-	var was []sysctl
-	dir := sysctls(netfilterSysctls)
+	var was []restoreSysctl
+	dir := restoreDir(netfilterSysctls)
 	if err := in.ns.do(func() (err error) { was, err = dir.wanted(); return err }); err != nil || len(was) == 0 {
 		return err
 	}
@@ -303,7 +303,7 @@ func (in *installed) setReasons(ctx context.Context) error {
 	in.was = was
 	err = in.ns.do(func() error {
 		for _, s := range was {
-			if err := dir.set(sysctl{s.name, given(s.name)}); err != nil {
+			if err := dir.set(restoreSysctl{s.name, restoreGiven(s.name)}); err != nil {
 				return err
 			}
 		}
@@ -338,9 +338,9 @@ func (in *installed) switchReasons(off bool) error {
 			continue
 		}
 		if !off {
-			s.value = given(logInvalid)
+			s.value = restoreGiven(logInvalid)
 		}
-		return in.ns.do(func() error { return sysctls(netfilterSysctls).set(s) })
+		return in.ns.do(func() error { return restoreDir(netfilterSysctls).set(s) })
 	}
 	return nil // it was on before, which is not for us to change
 }
@@ -370,9 +370,9 @@ func (in *installed) close() error {
 	return in.end
 }
 
-// budget is how many reasons a second there may be. A zero perSecond is not to
+// reasonBudget is how many reasons a second there may be. A zero perSecond is not to
 // count.
-type budget struct {
+type reasonBudget struct {
 	perSecond int
 	second    time.Time
 	spent     int
@@ -380,7 +380,7 @@ type budget struct {
 }
 
 // spend reports that it is now too much.
-func (b *budget) spend(now time.Time) bool {
+func (b *reasonBudget) spend(now time.Time) bool {
 	if b.perSecond == 0 || !b.offTill.IsZero() {
 		return false
 	}
@@ -395,7 +395,7 @@ func (b *budget) spend(now time.Time) bool {
 }
 
 // rested reports that the time of rest is over.
-func (b *budget) rested(now time.Time) bool {
+func (b *reasonBudget) rested(now time.Time) bool {
 	if b.offTill.IsZero() || now.Before(b.offTill) {
 		return false
 	}

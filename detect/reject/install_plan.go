@@ -13,14 +13,14 @@ type Plan struct {
 	// connsleuth" shows it while Watch runs.
 	Table string
 	// Sysctls are those that would be changed.
-	Sysctls []Change
+	Sysctls []SysctlChange
 	// Missing says why the kernel's reasons would be missing; nil is that they
 	// would not.
 	Missing error
 }
 
-// Change is a sysctl that is changed while Watch runs.
-type Change struct {
+// SysctlChange is a sysctl that is changed while Watch runs.
+type SysctlChange struct {
 	Name     string // "net.netfilter.nf_conntrack_log_invalid"
 	From, To string
 }
@@ -67,14 +67,14 @@ func (cfg *Config) Plan() (Plan, error) {
 }
 
 // changes are those of the sysctls that make the kernel write its reasons.
-func (n *netns) changes(taken bool) (all []Change, err error) {
+func (n *netns) changes(taken bool) (all []SysctlChange, err error) {
 	if taken {
 		return nil, errGroup0
 	}
-	var was []sysctl
-	err = n.do(func() (err error) { was, err = sysctls(netfilterSysctls).wanted(); return err })
+	var was []restoreSysctl
+	err = n.do(func() (err error) { was, err = restoreDir(netfilterSysctls).wanted(); return err })
 	for _, s := range was {
-		all = append(all, Change{s.sysctl8(), s.value, given(s.name)})
+		all = append(all, SysctlChange{s.sysctl8(), s.value, restoreGiven(s.name)})
 	}
 	return all, err
 }

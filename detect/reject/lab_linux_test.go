@@ -166,9 +166,15 @@ func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) co
 // sendSYN sends the first packet of a connection, without a socket for it.
 func sendSYN(t testing.TB, h *lab.Host, tuple conntrack.Tuple) {
 	t.Helper()
+	sendFlags(t, h, tuple, packet.SYN)
+}
+
+// sendFlags sends a segment without data, and without a socket for it.
+func sendFlags(t testing.TB, h *lab.Host, tuple conntrack.Tuple, flags packet.TCPFlags) {
+	t.Helper()
 	segment := []byte{
 		byte(tuple.SrcPort >> 8), byte(tuple.SrcPort), byte(tuple.DstPort >> 8), byte(tuple.DstPort),
-		0, 0, 0, 1, 0, 0, 0, 0, 0x50, byte(packet.SYN), 0x10, 0, 0, 0, 0, 0,
+		0, 0, 0, 1, 0, 0, 0, 0, 0x50, byte(flags), 0x10, 0, 0, 0, 0, 0,
 	}
 	binary.BigEndian.PutUint16(segment[16:], checksum(slices.Concat(tuple.Src.AsSlice(), tuple.Dst.AsSlice(),
 		[]byte{0, byte(tuple.Proto), 0, byte(len(segment))}, segment)))

@@ -13,44 +13,44 @@ import (
 // What is there depends on the thread that opens it: see netns.
 const netfilterSysctls = "/proc/sys/net/netfilter"
 
-// sysctl is one below netfilterSysctls, with slashes, and a value.
-type sysctl struct{ name, value string }
+// restoreSysctl is one below netfilterSysctls, with slashes, and a value.
+type restoreSysctl struct{ name, value string }
 
 // sysctl8 is the name that sysctl(8) has for it.
-func (s sysctl) sysctl8() string { return "net.netfilter." + strings.ReplaceAll(s.name, "/", ".") }
+func (s restoreSysctl) sysctl8() string { return "net.netfilter." + strings.ReplaceAll(s.name, "/", ".") }
 
 const logInvalid = "nf_conntrack_log_invalid"
 
 // reasonSysctls make the kernel write its reasons to group 0, in the order in
 // which they are set.
-var reasonSysctls = []sysctl{
+var reasonSysctls = []restoreSysctl{
 	{"nf_log/2", "nfnetlink_log"}, // AF_INET
 	{"nf_log/10", "nfnetlink_log"},
 	{logInvalid, "255"}, // all protocols
 }
 
-// sysctls are those below a directory.
-type sysctls string
+// restoreDir has the sysctls below a directory.
+type restoreDir string
 
-func (dir sysctls) get(name string) (string, error) {
+func (dir restoreDir) get(name string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(string(dir), name))
 	return strings.TrimSpace(string(b)), err
 }
 
-func (dir sysctls) set(s sysctl) error {
+func (dir restoreDir) set(s restoreSysctl) error {
 	return os.WriteFile(filepath.Join(string(dir), s.name), []byte(s.value), 0)
 }
 
 // former returns what the sysctls of want are now, of those that differ.
-func (dir sysctls) former(want []sysctl) ([]sysctl, error) {
-	var was []sysctl
+func (dir restoreDir) former(want []restoreSysctl) ([]restoreSysctl, error) {
+	var was []restoreSysctl
 	for _, s := range want {
 		value, err := dir.get(s.name)
 		if err != nil {
 			return nil, err
 		}
 		if value != s.value {
-			was = append(was, sysctl{s.name, value})
+			was = append(was, restoreSysctl{s.name, value})
 		}
 	}
 	return was, nil
@@ -58,11 +58,11 @@ func (dir sysctls) former(want []sysctl) ([]sysctl, error) {
 
 // restore sets back what still has the value that was given to it, in reverse
 // order. What somebody has changed since is theirs.
-func (dir sysctls) restore(was []sysctl) error {
+func (dir restoreDir) restore(was []restoreSysctl) error {
 	var errs []error
 	for i := len(was) - 1; i >= 0; i-- {
 		value, err := dir.get(was[i].name)
-		if err == nil && value == given(was[i].name) {
+		if err == nil && value == restoreGiven(was[i].name) {
 			err = dir.set(was[i])
 		}
 		errs = append(errs, err)
@@ -70,8 +70,8 @@ func (dir sysctls) restore(was []sysctl) error {
 	return errors.Join(errs...)
 }
 
-// given is the value that a sysctl is given.
-func given(name string) string {
+// restoreGiven is the value that a sysctl is given.
+func restoreGiven(name string) string {
 	for _, s := range reasonSysctls {
 		if s.name == name {
 			return s.value
@@ -83,7 +83,7 @@ func given(name string) string {
 // wanted returns what the sysctls were that have to be changed to get reasons.
 // Where the host writes a log of INVALID packets of its own, nothing is: it
 // would go elsewhere.
-func (dir sysctls) wanted() ([]sysctl, error) {
+func (dir restoreDir) wanted() ([]restoreSysctl, error) {
 	was, err := dir.former(reasonSysctls)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (dir sysctls) wanted() ([]sysctl, error) {
 }
 
 // recordOf is the comment from which a later start learns what to set back.
-func recordOf(was []sysctl) string {
+func recordOf(was []restoreSysctl) string {
 	words := []string{"was"}
 	for _, s := range was {
 		words = append(words, s.name+"="+s.value)
@@ -112,18 +112,18 @@ func recordOf(was []sysctl) string {
 
 // parseRecord reads what recordOf wrote. A sysctl that is never changed is an
 // error.
-func parseRecord(comment string) ([]sysctl, error) {
+func parseRecord(comment string) ([]restoreSysctl, error) {
 	words := strings.Fields(comment)
 	if len(words) == 0 || words[0] != "was" {
 		return nil, fmt.Errorf("comment %q of table inet %s is not of this program: delete the table", comment, restoreTable)
 	}
-	var was []sysctl
+	var was []restoreSysctl
 	for _, word := range words[1:] {
 		name, value, ok := strings.Cut(word, "=")
-		if !ok || given(name) == "" || value == "" {
+		if !ok || restoreGiven(name) == "" || value == "" {
 			return nil, fmt.Errorf("comment of table inet %s has %q: set the sysctl back by hand and delete the table", restoreTable, word)
 		}
-		was = append(was, sysctl{name, value})
+		was = append(was, restoreSysctl{name, value})
 	}
 	return was, nil
 }
