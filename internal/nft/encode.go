@@ -20,23 +20,29 @@ const (
 // Messages (enum nf_tables_msg_types).
 const (
 	newTable = 0 // NFT_MSG_NEWTABLE
+	getTable = 1 // NFT_MSG_GETTABLE
 	delTable = 2 // NFT_MSG_DELTABLE
 	newChain = 3 // NFT_MSG_NEWCHAIN
 	getChain = 4 // NFT_MSG_GETCHAIN
 	newRule  = 6 // NFT_MSG_NEWRULE
 	getRule  = 7 // NFT_MSG_GETRULE
 
+	getGen    = 16 // NFT_MSG_GETGEN
 	newObject = 18 // NFT_MSG_NEWOBJ
 )
 
 const (
 	tableName     = 1 // NFTA_TABLE_NAME
 	tableFlags    = 2 // NFTA_TABLE_FLAGS
+	tableHandle   = 4 // NFTA_TABLE_HANDLE
 	tableUserdata = 6 // NFTA_TABLE_USERDATA
+	tableOwner    = 7 // NFTA_TABLE_OWNER
 
-	flagOwner = 2 // NFT_TABLE_F_OWNER
+	flagDormant = 1 // NFT_TABLE_F_DORMANT
+	flagOwner   = 2 // NFT_TABLE_F_OWNER
 
 	chainTable  = 1 // NFTA_CHAIN_TABLE
+	chainHandle = 2 // NFTA_CHAIN_HANDLE
 	chainName   = 3 // NFTA_CHAIN_NAME
 	chainHook   = 4 // NFTA_CHAIN_HOOK
 	chainPolicy = 5 // NFTA_CHAIN_POLICY
@@ -47,6 +53,7 @@ const (
 
 	ruleTable       = 1 // NFTA_RULE_TABLE
 	ruleChain       = 2 // NFTA_RULE_CHAIN
+	ruleHandle      = 3 // NFTA_RULE_HANDLE
 	ruleExpressions = 4 // NFTA_RULE_EXPRESSIONS
 	ruleCompat      = 5 // NFTA_RULE_COMPAT
 	ruleUserdata    = 7 // NFTA_RULE_USERDATA

@@ -21,6 +21,7 @@ const (
 
 // Header bases (enum nft_payload_bases).
 const (
+	linkHeader      = 0 // NFT_PAYLOAD_LL_HEADER
 	networkHeader   = 1 // NFT_PAYLOAD_NETWORK_HEADER
 	transportHeader = 2 // NFT_PAYLOAD_TRANSPORT_HEADER
 )
@@ -64,8 +65,11 @@ func (e exprs) payload(base, offset, length uint32) {
 
 // Keys of the ct expression (enum nft_ct_keys).
 const (
-	ctState     = 0 // NFT_CT_STATE: bits, in the host's byte order
-	ctDirection = 1 // NFT_CT_DIRECTION: one byte
+	ctState     = 0  // NFT_CT_STATE: bits, in the host's byte order
+	ctDirection = 1  // NFT_CT_DIRECTION: one byte
+	ctStatus    = 2  // NFT_CT_STATUS: bits, in the host's byte order
+	ctMark      = 3  // NFT_CT_MARK
+	ctZone      = 17 // NFT_CT_ZONE: 16 bits, in the host's byte order
 )
 
 func (e exprs) ct(key uint32) {
