@@ -13,6 +13,7 @@ import (
 type flows struct {
 	max     int
 	reasons bool // are told of INVALID packets
+	traced  bool // some packets are traced, which tells the rule
 	by      map[conntrack.Tuple]*list.Element
 	order   *list.List // of *refused, latest refusal first
 	// waiting are those of which more may still be told, in the order in
@@ -77,12 +78,13 @@ func (fs *flows) begin(e Evidence, now, due time.Time) {
 
 // told makes a flow ready as soon as nothing more is to come: the reason of an
 // INVALID packet, the end of the entry of a connection that is refused here, the
-// ICMP error.
+// rule, the ICMP error.
 func (fs *flows) told(r *refused) {
 	e := &r.evidence
 	reason := e.State != Invalid || e.Reason != "" || !fs.reasons
 	end := !e.refusedHere() || !e.goesOn() || e.Entry.Result != Absent || e.Ended.Result == Present
-	if reason && end && e.ICMP.Result == Present && !r.dueAt.IsZero() {
+	rule := !fs.traced || e.Rule.Result == Present
+	if reason && end && rule && e.ICMP.Result == Present && !r.dueAt.IsZero() {
 		fs.ready = append(fs.ready, r)
 	}
 }

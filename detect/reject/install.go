@@ -1,8 +1,6 @@
 package reject
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,14 +61,9 @@ func (e *Degraded) Error() string { return "reject: without " + e.What + ": " + 
 
 func (e *Degraded) Unwrap() error { return e.Err }
 
-var errGroup0 = fmt.Errorf("another process listens to group 0 (see /proc/net/netfilter/nfnetlink_log): %w", fs.ErrExist)
-
-const reasonsName = "the kernel's reasons for INVALID packets"
-
 const (
 	defaultTraces  = 20
 	defaultReasons = 1000
-	reasonsRest    = 10 * time.Second
 	maxPassing     = 1 << 16 // packets on their way through the rules, and refused ones for Config.Wait
 	tidyUp         = 5 * time.Second
 )
@@ -87,17 +80,16 @@ func (in Install) withDefaults() Install {
 
 // installed is what a Watch has installed. All but traces is for one goroutine.
 type installed struct {
-	cfg     Config // with the groups to listen to
-	pairs   *pairs
-	tracing bool
-	notes   []error // to be told
+	cfg   Config // with the groups to listen to
+	pairs *pairs
+	notes []error // to be told
 
 	ns     *netns
 	nft    *nft.Conn
 	table  *nft.Owned
 	was    []restoreSysctl // what to set back; not nil while there is a record of it
 	budget reasonBudget
-	rules  *ruleTexts
+	rules  *ruleTexts // nil traces nothing
 
 	once sync.Once
 	end  error // of close
@@ -122,9 +114,10 @@ func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
 	if in.nft, err = nft.Dial(cfg.NetNS); err != nil {
 		return nil, err
 	}
-	in.rules = newRuleTexts(in.nft)
 	want := cfg.Install.withDefaults()
-	in.tracing = want.Traces > 0
+	if want.Traces > 0 {
+		in.rules = &ruleTexts{conn: in.nft}
+	}
 	bound, err := in.ns.boundGroups()
 	if err != nil && !errors.Is(err, fs.ErrPermission) { // who may not read it may not listen either
 		return nil, err
@@ -195,53 +188,6 @@ func installAlive(comment string) bool {
 	return err == nil
 }
 
-// firstGroup is above those that people choose by hand.
-const firstGroup = 20100
-
-// freeGroup is the first group that nobody listens to.
-func freeGroup(bound map[uint16]bool, given []uint16) uint16 {
-	taken := func(g uint16) bool {
-		for _, have := range given {
-			if have == g {
-				return true
-			}
-		}
-		return bound[g]
-	}
-	g := uint16(firstGroup)
-	for taken(g) && g != firstGroup-1 {
-		g++
-	}
-	return g
-}
-
-// boundGroups are those that have a listener in the namespace.
-func (n *netns) boundGroups() (bound map[uint16]bool, err error) {
-	err = n.do(func() error {
-		b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_log")
-		bound = parseGroups(b)
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) { // the module comes with the first listener
-		err = nil
-	}
-	return bound, err
-}
-
-// parseGroups reads /proc/net/netfilter/nfnetlink_log: a group in the first
-// column.
-func parseGroups(b []byte) map[uint16]bool {
-	bound := make(map[uint16]bool)
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		if f := strings.Fields(s.Text()); len(f) > 0 {
-			if g, err := strconv.ParseUint(f[0], 10, 16); err == nil {
-				bound[uint16(g)] = true
-			}
-		}
-	}
-	return bound
-}
-
 // recover sets back what a crash has left, once nobody else can be at it: the
 // first table is ours.
 func (in *installed) recover(ctx context.Context) error {
@@ -271,80 +217,6 @@ func (in *installed) putBack(ctx context.Context) error {
 	return err
 }
 
-// askReasons has the kernel write its reasons, if it can.
-func (in *installed) askReasons(ctx context.Context, most int, taken bool) {
-	in.cfg.Reasons = in.cfg.Reasons || most > 0
-	if most <= 0 {
-		return
-	}
-	err := errGroup0
-	if !taken {
-		err = in.setReasons(ctx)
-	}
-	if err != nil {
-		in.cfg.Reasons = false
-		in.note(reasonsName, err)
-		return
-	}
-	in.budget = reasonBudget{perSecond: most}
-}
-
-// setReasons writes down what the sysctls are before it changes them.
-func (in *installed) setReasons(ctx context.Context) error {
-	var was []restoreSysctl
-	dir := restoreDir(netfilterSysctls)
-	if err := in.ns.do(func() (err error) { was, err = dir.wanted(); return err }); err != nil || len(was) == 0 {
-		return err
-	}
-	err := in.nft.Apply(ctx, nft.Table{Family: nft.INet, Name: restoreTable, Comment: recordOf(was)})
-	if err != nil {
-		return err
-	}
-	in.was = was
-	err = in.ns.do(func() error {
-		for _, s := range was {
-			if err := dir.set(restoreSysctl{s.name, restoreGiven(s.name)}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		err = errors.Join(err, in.putBack(ctx))
-	}
-	return err
-}
-
-// reason counts a reason, and has the kernel stop or go on as the budget says.
-func (in *installed) reason(now time.Time) error {
-	if in.budget.spend(now) {
-		return in.switchReasons(true)
-	}
-	return nil
-}
-
-// resume has the kernel write reasons again, after a rest: an INVALID packet
-// came without.
-func (in *installed) resume(now time.Time) error {
-	if in.budget.rested(now) {
-		return in.switchReasons(false)
-	}
-	return nil
-}
-
-func (in *installed) switchReasons(off bool) error {
-	for _, s := range in.was {
-		if s.name != logInvalid {
-			continue
-		}
-		if !off {
-			s.value = restoreGiven(logInvalid)
-		}
-		return in.ns.do(func() error { return restoreDir(netfilterSysctls).set(s) })
-	}
-	return nil // it was on before, which is not for us to change
-}
-
 // close leaves the namespace as it was. A second call returns what the first
 // did.
 func (in *installed) close() error {
@@ -370,35 +242,3 @@ func (in *installed) close() error {
 	return in.end
 }
 
-// reasonBudget is how many reasons a second there may be. A zero perSecond is not to
-// count.
-type reasonBudget struct {
-	perSecond int
-	second    time.Time
-	spent     int
-	offTill   time.Time // zero is on
-}
-
-// spend reports that it is now too much.
-func (b *reasonBudget) spend(now time.Time) bool {
-	if b.perSecond == 0 || !b.offTill.IsZero() {
-		return false
-	}
-	if d := now.Sub(b.second); d < 0 || d >= time.Second {
-		b.second, b.spent = now, 0
-	}
-	if b.spent++; b.spent <= b.perSecond {
-		return false
-	}
-	b.offTill = now.Add(reasonsRest)
-	return true
-}
-
-// rested reports that the time of rest is over.
-func (b *reasonBudget) rested(now time.Time) bool {
-	if b.offTill.IsZero() || now.Before(b.offTill) {
-		return false
-	}
-	b.offTill, b.second, b.spent = time.Time{}, now, 0
-	return true
-}

@@ -72,15 +72,11 @@ func (w *watch) takeUnpassed(ctx context.Context, p passing, how Refusal) {
 	w.takeEvidence(ctx, e, !leaves(p.hook), time.Now())
 }
 
-// takeTrace takes a packet that the trace shows to be refused: a rule for one
-// that waits or is known, or will be; and, where only the trace can show it, the
-// refusal.
+// takeTrace takes a packet that the trace shows to be refused. That is the rule
+// for a packet which waits, or is known, or is told of in a moment; of an
+// untracked one, which is not logged unless it has SYN, it is all there is.
 func (w *watch) takeTrace(ctx context.Context, t traced, now time.Time) {
 	w.rules.put(keyOf(t.header), t.rule)
-	if e, ok := w.in.pairs.answered(PacketTuple(t.header)); ok {
-		w.takeUnpassed(ctx, e, Logged)
-		return
-	}
 	if w.flows.addRule(t.header, t.rule) || t.state != Untracked || t.header.Flags.Has(packet.SYN) {
 		return
 	}
@@ -95,11 +91,15 @@ func (fs *flows) addRule(h packet.Header, rule Rule) bool {
 		return false
 	}
 	r.evidence.Rule = Found(rule)
+	fs.told(r)
 	return true
 }
 
 // pairing reports that packets are logged before and after the rules.
 func (in *installed) pairing() bool { return in != nil && in.pairs != nil }
+
+// tracing reports that packets are traced.
+func (in *installed) tracing() bool { return in != nil && in.rules != nil }
 
 // untilDue is how long until takeDue may have something to do.
 func (in *installed) untilDue(now time.Time) time.Duration {

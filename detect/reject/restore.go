@@ -17,7 +17,9 @@ const netfilterSysctls = "/proc/sys/net/netfilter"
 type restoreSysctl struct{ name, value string }
 
 // sysctl8 is the name that sysctl(8) has for it.
-func (s restoreSysctl) sysctl8() string { return "net.netfilter." + strings.ReplaceAll(s.name, "/", ".") }
+func (s restoreSysctl) sysctl8() string {
+	return "net.netfilter." + strings.ReplaceAll(s.name, "/", ".")
+}
 
 const logInvalid = "nf_conntrack_log_invalid"
 

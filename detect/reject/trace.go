@@ -18,11 +18,11 @@ type traced struct {
 	rule   Rule
 }
 
-// traces yields the packets that traced rules refuse. An error for which
-// goesOn answers true is a loss; any other is the last.
-func (in *installed) traces(ctx context.Context) iter.Seq2[traced, error] {
+// traces yields the traced packets that rules refuse. An error that is
+// nft.ErrOverrun is a loss; any other is the last. It calls ready once it listens.
+func (in *installed) traces(ctx context.Context, ready func()) iter.Seq2[traced, error] {
 	return func(yield func(traced, error) bool) {
-		for t, err := range in.nft.Traces(ctx, nil) {
+		for t, err := range in.nft.Traces(ctx, &nft.TraceOptions{Ready: ready}) {
 			var found traced
 			if err == nil {
 				var ok bool
@@ -93,8 +93,6 @@ type ruleTexts struct {
 
 // rulesEvery is how often the rules are read at most: a host can have very many.
 const rulesEvery = 5 * time.Second
-
-func newRuleTexts(c *nft.Conn) *ruleTexts { return &ruleTexts{conn: c} }
 
 // rule returns the rule, or the policy of the chain, that a trace ends with. Its
 // Text is empty when the rules cannot be read, or are gone.

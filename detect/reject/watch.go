@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -108,7 +109,7 @@ func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 			yield(Verdict{}, errors.Join(err, in.close()))
 			return
 		}
-		w.in = in
+		w.in, w.flows.traced = in, in.tracing()
 		ctx, cancel := context.WithCancel(ctx)
 		defer w.close(cancel)
 		w.run(ctx, w.start(ctx), in.last(yield))
@@ -204,9 +205,19 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 		})
 	}
 	ready := make(chan struct{})
+	var deaf atomic.Int32 // sources to which nobody listens yet
+	deaf.Store(1)
+	if w.in.tracing() {
+		deaf.Add(1)
+	}
+	listening := func() {
+		if deaf.Add(-1) == 0 {
+			close(ready)
+		}
+	}
 	opts := &conntrack.EventOptions{
 		Types: []conntrack.EventType{conntrack.EventDestroy},
-		Ready: func() { close(ready) },
+		Ready: listening,
 	}
 	w.wg.Go(func() {
 		for e, err := range w.ct.Events(ctx, opts) {
@@ -215,9 +226,9 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 			}
 		}
 	})
-	if w.in.tracing {
+	if w.in.tracing() {
 		w.wg.Go(func() {
-			for t, err := range w.in.traces(ctx) {
+			for t, err := range w.in.traces(ctx, listening) {
 				if !w.send(ctx, signal{trace: t, err: err}) {
 					return
 				}
