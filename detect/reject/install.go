@@ -241,4 +241,3 @@ func (in *installed) close() error {
 	})
 	return in.end
 }
-

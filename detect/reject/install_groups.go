@@ -49,4 +49,3 @@ func parseGroups(b []byte) map[uint16]bool {
 	}
 	return bound
 }
-

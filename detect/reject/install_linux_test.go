@@ -207,7 +207,7 @@ func TestLiveInstallElsewhere(t *testing.T) {
 		{Name: "forward", Hook: nft.Forward, Rules: []nft.Rule{{Proto: nft.TCP, Verdict: nft.Drop}}},
 		{Name: "output", Hook: nft.Output, Rules: []nft.Rule{{Proto: nft.TCP, DstPort: 2000, Verdict: nft.Drop}}},
 	}}))
-	w := watchInstalled(t, router, Config{Wait: slow})
+	w := watchInstalled(t, router, Config{Wait: time.Second})
 	through := tcpTuple(client.Addr4(), 4000, server.Addr4(), 80)
 	sendSYN(t, client, through)
 	own := tcpTuple(router.Addr4(), 4000, client.Addr4(), 2000)
