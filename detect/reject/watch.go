@@ -169,7 +169,7 @@ func open(cfg *Config) (_ *watch, err error) {
 		groups = append([]uint16{0}, groups...)
 	}
 	for _, g := range groups {
-		r, err := nflog.Listen(&nflog.Config{NetNS: cfg.NetNS, Group: g})
+		r, err := nflog.Listen(&nflog.Config{NetNS: cfg.NetNS, Groups: []uint16{g}})
 		if err != nil {
 			return nil, fmt.Errorf("reject: %w", err)
 		}
@@ -198,7 +198,7 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 	for i, r := range w.readers {
 		w.wg.Go(func() {
 			for p, err := range r.Packets(ctx) {
-				if !w.send(ctx, signal{packet: p, reason: w.cfg.Reasons && i == 0, err: err}) {
+				if !w.send(ctx, signal{packet: p.Clone(), reason: w.cfg.Reasons && i == 0, err: err}) {
 					return
 				}
 			}
