@@ -37,6 +37,9 @@ func TestTextAsTool(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := toolTexts(t, h)
+	if v, err := h.Exec(within(t), "nft", "--version"); err != nil || !strings.Contains(string(v), "v1.0.6") {
+		t.Skipf("compared with nft 1.0.6, whose words others have changed: this is %s, %v", v, err)
+	}
 	for ref, rule := range set.All() {
 		key := ref.Family.String() + " " + ref.Table + " " + strconv.FormatUint(ref.Handle, 10)
 		text := want[key]

@@ -21,7 +21,10 @@ func (r ListedRule) Text() string {
 		l.add("[malformed]")
 	}
 	if r.Comment != "" {
-		l.add("comment " + quote(r.Comment))
+		l.comment = r.Comment
+	}
+	if l.comment != "" {
+		l.add("comment " + quote(l.comment))
 	}
 	return l.String()
 }
@@ -37,6 +40,8 @@ type lister struct {
 	// they are, by the header base that depends on them, plus 1.
 	text []string
 	deps [4]int
+
+	comment string // that iptables has as a match
 
 	skip bool // the next expression was written with the one before
 }

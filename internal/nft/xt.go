@@ -19,13 +19,18 @@ func (l *lister) xtMatch(e *expr) {
 		l.add("ct state " + bitsText(stateBits, uint64(s), ","))
 		return
 	}
+	if e.text(xtName) == "comment" {
+		c := expr{}
+		c.attrs[1] = e.attrs[xtInfo]
+		l.comment = c.text(1)
+		return
+	}
 	l.add("xt match " + quote(e.text(xtName)))
 }
 
 func (l *lister) xtTarget(e *expr) {
 	if r, ok := xtReject(e, l.l3); ok {
-		typ := map[RejectKind]uint32{RejectICMP: rejectICMP, RejectReset: rejectReset}[r.Kind]
-		l.reject(typ, r.Code)
+		l.xtReject(r)
 		return
 	}
 	if notrack, zone, _, _ := xtCT(e); notrack {
@@ -36,6 +41,17 @@ func (l *lister) xtTarget(e *expr) {
 		return
 	}
 	l.add("xt target " + quote(e.text(xtName)))
+}
+
+func (l *lister) xtReject(r Reject) {
+	switch {
+	case r.Kind == RejectReset:
+		l.add("reject with tcp reset")
+	case l.l3 == IPv6:
+		l.rejectWith("icmpv6", icmp6Rejects, r.Code, false)
+	default:
+		l.rejectWith("icmp", icmpRejects, r.Code, false)
+	}
 }
 
 // xtReject reads struct ipt_reject_info or ip6t_reject_info: one enum.
@@ -90,13 +106,16 @@ func xtStates(e *expr) CTState {
 	switch name := e.text(xtName); {
 	case e.name == "match" && name == "state" && len(info) >= 4:
 		return xtBits(binary.NativeEndian.Uint32(info))
-	case e.name != "match" || name != "conntrack" || len(info) < flagsAt+8 || e.number(xtRev) < 2:
+	case e.name != "match" || name != "conntrack" || len(info) < flagsAt+6 || e.number(xtRev) < 1:
 		return 0
 	}
 	match := binary.NativeEndian.Uint16(info[flagsAt:])
 	inverted := binary.NativeEndian.Uint16(info[flagsAt+2:])
 	if match != onlyState || inverted != 0 {
 		return 0
+	}
+	if e.number(xtRev) == 1 { // one byte for each
+		return xtBits(uint32(info[flagsAt+4]))
 	}
 	return xtBits(uint32(binary.NativeEndian.Uint16(info[flagsAt+4:])))
 }
