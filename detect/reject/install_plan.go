@@ -59,7 +59,7 @@ func (cfg *Config) Plan() (Plan, error) {
 		return Plan{}, fmt.Errorf("reject: plan: %w", err)
 	}
 	want := cfg.Install.withDefaults()
-	p := Plan{Table: tableText(installTable(freeGroup(bound, cfg.Groups), want.Traces, ownerComment()), true)}
+	p := Plan{Table: tableText(installTable(freeGroup(bound, cfg.Groups), want.Traces, ownerComment()))}
 	if want.Reasons > 0 {
 		p.Sysctls, p.Missing = ns.changes(bound[0])
 	}

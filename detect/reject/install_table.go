@@ -93,22 +93,13 @@ func untrackedSYN(log *nft.Log) nft.Rule {
 	}
 }
 
-// tableText writes a table of installTable as nft(8) lists it; owned adds the
-// flag that makes it vanish.
-func tableText(t nft.Table, owned bool) string {
+// tableText writes a table of installTable as nft(8) lists it where it vanishes
+// with its owner.
+func tableText(t nft.Table) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table %v %s {\n", t.Family, t.Name)
-	if t.Comment != "" {
-		fmt.Fprintf(&b, "\tcomment %q\n", t.Comment)
-	}
-	if owned {
-		b.WriteString("\tflags owner\n")
-	}
-	for i, c := range t.Chains {
-		if i > 0 || t.Comment != "" || owned {
-			b.WriteString("\n")
-		}
-		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype filter hook %v priority %d; policy accept;\n", c.Name, c.Hook, c.Priority)
+	fmt.Fprintf(&b, "table %v %s {\n\tflags owner\n\tcomment %q\n", t.Family, t.Name, t.Comment)
+	for _, c := range t.Chains {
+		fmt.Fprintf(&b, "\n\tchain %s {\n\t\ttype filter hook %v priority %d; policy accept;\n", c.Name, c.Hook, c.Priority)
 		for _, r := range c.Rules {
 			fmt.Fprintf(&b, "\t\t%s\n", ruleText(r))
 		}

@@ -108,7 +108,7 @@ func TestLiveInstallLeavesNothing(t *testing.T) {
 		}
 		waitState(t, h, before)
 	}
-	r, err := nflog.Listen(&nflog.Config{NetNS: h.NetNS(), Group: group})
+	r, err := nflog.Listen(&nflog.Config{NetNS: h.NetNS(), Groups: []uint16{group}})
 	must(t, err)
 	cfg := installCfg(h, nil)
 	cfg.Groups = []uint16{group}
@@ -181,7 +181,7 @@ func degraded(t *testing.T, cfg *Config) (missing []string) {
 func TestLiveInstallGroupTaken(t *testing.T) {
 	t.Parallel()
 	h, before := usersHost(t)
-	r, err := nflog.Listen(&nflog.Config{NetNS: h.NetNS()})
+	r, err := nflog.Listen(&nflog.Config{NetNS: h.NetNS(), Groups: []uint16{0}})
 	must(t, err)
 	missing := degraded(t, installCfg(h, nil))
 	must(t, r.Close())
