@@ -236,7 +236,7 @@ func (in *installed) close() error {
 			in.end = errors.Join(in.end, in.ns.close())
 		}
 		if in.end != nil {
-			in.end = fmt.Errorf("reject: remove what was installed: %w", in.end)
+			in.end = &Degraded{"having removed all that was installed", in.end}
 		}
 	})
 	return in.end

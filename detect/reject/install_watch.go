@@ -135,13 +135,13 @@ func (in *installed) tell(yield func(Verdict, error) bool) bool {
 	return true
 }
 
-// last adds to the error that ends Watch what went wrong in removing what was
-// installed.
+// last yields what went wrong in removing what was installed, before the error
+// that ends Watch.
 func (in *installed) last(yield func(Verdict, error) bool) func(Verdict, error) bool {
 	return func(v Verdict, err error) bool {
 		if _, more := errors.AsType[*Degraded](err); err != nil && !more && !goesOn(err) {
-			if end := in.close(); end != nil {
-				err = errors.Join(err, end)
+			if end := in.close(); end != nil && !yield(Verdict{}, end) {
+				return false
 			}
 		}
 		return yield(v, err)
