@@ -16,8 +16,9 @@ type pairs struct {
 	wait time.Duration
 	max  int
 
-	queue []passing // in the order in which they came
-	first uint64    // number of queue[0]; numbers begin at 1
+	queue []passing // from head on, in the order in which they came
+	head  int
+	first uint64 // number of queue[head]; numbers begin at 1
 	by    map[pairKey]pairSlot
 
 	unsureTill time.Time // what is missing until then may be lost
@@ -58,7 +59,7 @@ func newPairs(wait time.Duration, most int) *pairs {
 
 // before takes a packet that has come.
 func (p *pairs) before(e passing) {
-	if len(p.queue) >= p.max {
+	if p.len() >= p.max {
 		if old, waited := p.pop(); waited && old.at.After(p.unsureTill) {
 			p.forgotten++
 		}
@@ -66,11 +67,16 @@ func (p *pairs) before(e passing) {
 	key := e.key()
 	slot := p.by[key]
 	e.older, e.done = slot.newest, false
-	slot.newest = p.first + uint64(len(p.queue))
+	slot.newest = p.first + uint64(p.len())
 	slot.held++
 	p.by[key] = slot
+	if len(p.queue) == cap(p.queue) && p.head > len(p.queue)/2 { // room enough at the front
+		p.queue, p.head = p.queue[:copy(p.queue, p.queue[p.head:])], 0
+	}
 	p.queue = append(p.queue, e)
 }
+
+func (p *pairs) len() int { return len(p.queue) - p.head }
 
 // after takes a packet that has passed.
 func (p *pairs) after(h packet.Header, hook nflog.Hook) {
@@ -105,7 +111,7 @@ func (p *pairs) take(key pairKey) (passing, bool) {
 	if slot.newest < p.first {
 		return passing{}, false
 	}
-	e := &p.queue[slot.newest-p.first]
+	e := &p.queue[uint64(p.head)+slot.newest-p.first]
 	e.done = true
 	slot.newest = e.older
 	p.by[key] = slot
@@ -114,8 +120,8 @@ func (p *pairs) take(key pairKey) (passing, bool) {
 
 // pop takes the first of the queue out, and reports whether it still waited.
 func (p *pairs) pop() (passing, bool) {
-	e := p.queue[0]
-	p.queue, p.first = p.queue[1:], p.first+1
+	e := p.queue[p.head]
+	p.head, p.first = p.head+1, p.first+1
 	key := e.key()
 	if slot := p.by[key]; slot.held <= 1 {
 		delete(p.by, key)
@@ -128,7 +134,7 @@ func (p *pairs) pop() (passing, bool) {
 
 // due returns the next packet that did not pass within the time.
 func (p *pairs) due(now time.Time) (passing, bool) {
-	for len(p.queue) > 0 && now.Sub(p.queue[0].at) >= p.wait {
+	for p.len() > 0 && now.Sub(p.queue[p.head].at) >= p.wait {
 		if e, waited := p.pop(); waited && e.at.After(p.unsureTill) {
 			return e, true
 		}
@@ -138,18 +144,18 @@ func (p *pairs) due(now time.Time) (passing, bool) {
 
 // untilDue is how long until due may have something to return.
 func (p *pairs) untilDue(now time.Time) time.Duration {
-	if len(p.queue) == 0 {
+	if p.len() == 0 {
 		return time.Hour
 	}
-	return max(p.queue[0].at.Add(p.wait).Sub(now), 0)
+	return max(p.queue[p.head].at.Add(p.wait).Sub(now), 0)
 }
 
 // lost tells that messages are missing before the next one: of the packets that
 // wait nobody knows whether they passed. An overrun is told before what the
 // socket still holds, so that the gap is yet to come.
 func (p *pairs) lost(l *nflog.Lost, now time.Time) {
-	p.first += uint64(len(p.queue))
-	p.queue = p.queue[:0]
+	p.first += uint64(p.len())
+	p.queue, p.head = p.queue[:0], 0
 	clear(p.by)
 	p.unsureTill = time.Time{}
 	if l.Overrun {
