@@ -78,18 +78,22 @@ func (in Install) withDefaults() Install {
 	return in
 }
 
-// installed is what a Watch has installed. All but traces is for one goroutine.
+// installed is what a Watch has installed. pairs and traced are guarded by
+// watch.mu.
 type installed struct {
-	cfg   Config // with the groups to listen to
-	pairs *pairs
-	notes []error // to be told
+	cfg    Config // with the groups to listen to
+	pairs  *pairs
+	traced *recent[reasonKey, *Rule]
 
-	ns     *netns
-	nft    *nft.Conn
-	table  *nft.Owned
-	was    []restoreSysctl // what to set back; not nil while there is a record of it
+	ns    *installNS
+	nft   *nft.Conn
+	table *nft.Owned
+	was   []restoreSysctl // what to set back; not nil while there is a record of it
+	rules *ruleTexts      // nil traces nothing
+
+	mu     sync.Mutex // guards budget and notes
 	budget reasonBudget
-	rules  *ruleTexts // nil traces nothing
+	notes  []error // to be told
 
 	once sync.Once
 	end  error // of close
@@ -98,6 +102,9 @@ type installed struct {
 // install makes what cfg.Install asks for, which may be nothing, and clears up
 // after a crash.
 func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
 	in := &installed{cfg: cfg.withDefaults()}
 	if cfg.Install == nil {
 		return in, nil
@@ -107,7 +114,7 @@ func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
 			err = errors.Join(fmt.Errorf("reject: install: %w", err), in.close())
 		}
 	}()
-	in.pairs = newPairs(in.cfg.Wait, maxPassing)
+	in.pairs, in.traced = newPairs(in.cfg.Wait, maxPassing), newRecent[reasonKey, *Rule](1024)
 	if in.ns, err = openNetNS(cfg.NetNS); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func freeGroup(bound map[uint16]bool, given []uint16) uint16 {
 }
 
 // boundGroups are those that have a listener in the namespace.
-func (n *netns) boundGroups() (bound map[uint16]bool, err error) {
+func (n *installNS) boundGroups() (bound map[uint16]bool, err error) {
 	err = n.do(func() error {
 		b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_log")
 		bound = parseGroups(b)

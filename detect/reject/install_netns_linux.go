@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netns is a network namespace.
-type netns struct{ file *os.File }
+// installNS is a network namespace.
+type installNS struct{ file *os.File }
 
 // openNetNS opens the namespace at the path; empty is the calling thread's.
-func openNetNS(path string) (*netns, error) {
+func openNetNS(path string) (*installNS, error) {
 	if path == "" {
 		path = "/proc/thread-self/ns/net"
 	}
@@ -20,15 +20,15 @@ func openNetNS(path string) (*netns, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}
-	return &netns{f}, nil
+	return &installNS{f}, nil
 }
 
-func (n *netns) close() error { return n.file.Close() }
+func (n *installNS) close() error { return n.file.Close() }
 
 // do runs fn on a thread in the namespace: /proc/sys/net and
 // /proc/thread-self/net are the namespace's for it. To enter another one takes
 // CAP_SYS_ADMIN.
-func (n *netns) do(fn func() error) error {
+func (n *installNS) do(fn func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if n.current() {
@@ -55,7 +55,7 @@ func (n *netns) do(fn func() error) error {
 	return <-done
 }
 
-func (n *netns) enter() error {
+func (n *installNS) enter() error {
 	if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w (needs CAP_SYS_ADMIN)", n.file.Name(), err)
 	}
@@ -63,7 +63,7 @@ func (n *netns) enter() error {
 }
 
 // current reports that the calling thread is in the namespace.
-func (n *netns) current() bool {
+func (n *installNS) current() bool {
 	have, err1 := os.Stat("/proc/thread-self/ns/net")
 	want, err2 := n.file.Stat()
 	return err1 == nil && err2 == nil && os.SameFile(have, want)

@@ -4,11 +4,11 @@ package reject
 
 import "errors"
 
-// netns is a network namespace, which only Linux has.
-type netns struct{}
+// installNS is a network namespace, which only Linux has.
+type installNS struct{}
 
-func openNetNS(string) (*netns, error) { return nil, errors.ErrUnsupported }
+func openNetNS(string) (*installNS, error) { return nil, errors.ErrUnsupported }
 
-func (*netns) close() error { return nil }
+func (*installNS) close() error { return nil }
 
-func (*netns) do(func() error) error { return errors.ErrUnsupported }
+func (*installNS) do(func() error) error { return errors.ErrUnsupported }

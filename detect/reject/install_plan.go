@@ -67,7 +67,7 @@ func (cfg *Config) Plan() (Plan, error) {
 }
 
 // changes are those of the sysctls that make the kernel write its reasons.
-func (n *netns) changes(taken bool) (all []SysctlChange, err error) {
+func (n *installNS) changes(taken bool) (all []SysctlChange, err error) {
 	if taken {
 		return nil, errGroup0
 	}

@@ -61,21 +61,28 @@ func (in *installed) setReasons(ctx context.Context) error {
 	return err
 }
 
-// reason counts a reason, and has the kernel stop or go on as the budget says.
-func (in *installed) reason(now time.Time) error {
-	if in.budget.spend(now) {
-		return in.switchReasons(true)
+// reason counts a reason, and has the kernel stop when there are too many.
+func (in *installed) reason(now time.Time) {
+	if in.budgets((*reasonBudget).spend, now) {
+		in.note(reasonsName, in.switchReasons(true))
 	}
-	return nil
 }
 
 // resume has the kernel write reasons again, after a rest: an INVALID packet
 // came without.
-func (in *installed) resume(now time.Time) error {
-	if in.budget.rested(now) {
-		return in.switchReasons(false)
+func (in *installed) resume(now time.Time) {
+	if in.budgets((*reasonBudget).rested, now) {
+		in.note(reasonsName, in.switchReasons(false))
 	}
-	return nil
+}
+
+func (in *installed) budgets(ask func(*reasonBudget, time.Time) bool, now time.Time) bool {
+	if in == nil {
+		return false
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return ask(&in.budget, now)
 }
 
 func (in *installed) switchReasons(off bool) error {

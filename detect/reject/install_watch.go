@@ -12,25 +12,26 @@ import (
 )
 
 // takeInstalled takes a packet that a rule of installTable logged, and reports
-// whether there is no more to do.
-func (w *watch) takeInstalled(ctx context.Context, logged nflog.Packet, p packet.Packet, now time.Time) bool {
+// whether there is no more to do. mu is held.
+func (w *watch) takeInstalled(logged *nflog.Packet, p *packet.Packet, now time.Time) bool {
 	if !w.in.pairing() || !strings.HasPrefix(logged.Prefix, ownPrefix) {
 		return false
 	}
 	switch {
 	case logged.Prefix == prefixICMP:
-		return w.takeOwnError(ctx, logged.Hook, p)
+		return w.takeOwnError(logged.Hook, p, now)
 	case logged.Prefix == prefixReset:
-		if e, ok := w.in.pairs.answered(PacketTuple(p.Header).Invert()); ok {
-			w.takeUnpassed(ctx, e, ResetSent)
-		}
+		return w.takeOwnReset(&p.Header, now)
 	case p.ICMPError(): // an error that is refused is no connection
 	case logged.Prefix == prefixAfter:
 		w.in.pairs.after(p.Header, logged.Hook)
 	default:
-		e := passing{header: p.Header, hook: logged.Hook, state: ParsePrefix(logged.Prefix), at: now}
+		e := passing{header: p.Header, hook: logged.Hook, state: w.states.parse(logged.Prefix), at: now}
 		if logged.HasUID {
 			e.owner = Found(logged.UID)
+		}
+		if w.in.pairs.len() == 0 {
+			wake(w.toTell) // which waits for it from now on
 		}
 		w.in.pairs.before(e)
 	}
@@ -40,59 +41,94 @@ func (w *watch) takeInstalled(ctx context.Context, logged nflog.Packet, p packet
 // takeOwnError takes an ICMP error: one that goes out about a packet that waits
 // says that it was refused. An unreachable port of one that passed is not the
 // firewall's word.
-func (w *watch) takeOwnError(ctx context.Context, hook nflog.Hook, p packet.Packet) bool {
+func (w *watch) takeOwnError(hook nflog.Hook, p *packet.Packet, now time.Time) bool {
 	if hook != nflog.Output || !p.HasQuoted {
 		return false
 	}
 	tuple := PacketTuple(p.Quoted)
 	if e, ok := w.in.pairs.answered(tuple); ok {
-		w.takeUnpassed(ctx, e, Logged)
+		w.unpassed(&e, Logged, now)
 		return false
 	}
 	return unreachablePort(p.Header) && w.in.pairs.passed(tuple, nflog.Input)
 }
 
-// takeDue takes the packets that did not pass in time.
-func (w *watch) takeDue(ctx context.Context, now time.Time) {
+// takeOwnReset takes a RST on its way out: that of a packet that waits says that
+// it was refused, and that of one that passed is not the firewall's.
+func (w *watch) takeOwnReset(h *packet.Header, now time.Time) bool {
+	tuple := PacketTuple(*h).Invert()
+	e, ok := w.in.pairs.answered(tuple)
+	if ok {
+		w.unpassed(&e, ResetSent, now)
+	}
+	return ok || w.in.pairs.passed(tuple, nflog.Input)
+}
+
+// takeDue takes the packets that did not pass in time. mu is held.
+func (w *watch) takeDue(now time.Time) {
 	if !w.in.pairing() {
 		return
 	}
 	for e, ok := w.in.pairs.due(now); ok; e, ok = w.in.pairs.due(now) {
-		w.takeUnpassed(ctx, e, Logged)
+		w.unpassed(&e, Logged, now)
 	}
 	if n := w.in.pairs.forgotten; n > 0 {
 		w.in.pairs.forgotten = 0
-		w.in.note("what became of packets", fmt.Errorf("%d came while %d others waited", n, maxPassing))
+		w.addLost(Lost{Source: Packets, Count: n, Err: errPassing})
 	}
 }
 
-// takeUnpassed takes a packet that was refused.
-func (w *watch) takeUnpassed(ctx context.Context, p passing, how Refusal) {
-	e := Evidence{Packet: Found(p.header), Refusal: how, State: p.state, Owner: p.owner, Hook: Found(p.hook)}
-	w.takeEvidence(ctx, e, !leaves(p.hook), time.Now())
+var errPassing = fmt.Errorf("they came while %d others were on their way through the rules", maxPassing)
+
+// unpassed takes a packet that was refused. mu is held.
+func (w *watch) unpassed(p *passing, how Refusal, now time.Time) {
+	key := reasonKeyOf(&p.header)
+	s := sighting{
+		packet: p.header, refusal: how, state: p.state, hook: p.hook, hasHook: true, here: !leaves(p.hook),
+		hasUID: p.owner.Result == Present, uid: p.owner.Value, answered: how == ResetSent,
+	}
+	if p.state == Invalid {
+		if s.reason, _ = w.reasons.get(key); s.reason == "" {
+			w.in.resume(now)
+		}
+	}
+	if rule, ok := w.in.traced.get(key); ok {
+		s.rule = rule
+	}
+	w.refused(&s, now)
+}
+
+// traces takes what the rules refuse of the packets that are traced.
+func (w *watch) traces(ctx context.Context, ready func()) {
+	for t, err := range w.in.traces(ctx, ready) {
+		if err == nil {
+			w.takeTrace(&t)
+		} else if !w.goesOn(ctx, Traces, 0, err) {
+			return
+		}
+	}
 }
 
 // takeTrace takes a packet that the trace shows to be refused. That is the rule
 // for a packet which waits, or is known, or is told of in a moment; of an
 // untracked one, which is not logged unless it has SYN, it is all there is.
-func (w *watch) takeTrace(ctx context.Context, t traced, now time.Time) {
-	w.rules.put(keyOf(t.header), t.rule)
-	if w.flows.addRule(t.header, t.rule) || t.state != Untracked || t.header.Flags.Has(packet.SYN) {
-		return
+func (w *watch) takeTrace(t *traced) {
+	w.mu.Lock()
+	w.in.traced.put(reasonKeyOf(&t.header), &t.rule)
+	known := w.flows.find(&t.header) != nil
+	w.mu.Unlock()
+	if known || t.state == Untracked && !t.header.Flags.Has(packet.SYN) {
+		w.traced(t.header, t.state, t.rule, !leaves(t.hook))
 	}
-	e := Evidence{Packet: Found(t.header), Refusal: Traced, State: t.state, Hook: Found(t.hook)}
-	w.takeEvidence(ctx, e, !leaves(t.hook), now)
 }
 
-// addRule notes who refuses the packets of a flow that is known.
-func (fs *flows) addRule(h packet.Header, rule Rule) bool {
-	r := fs.get(h)
-	if r == nil {
-		return false
+// lostPairs tells that packets were lost.
+func (w *watch) lostPairs(s Source, l *nflog.Lost) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s == Packets && w.in.pairing() {
+		w.in.pairs.lost(l, time.Now())
 	}
-	r.evidence.Rule = Found(rule)
-	fs.told(r)
-	return true
 }
 
 // pairing reports that packets are logged before and after the rules.
@@ -109,37 +145,33 @@ func (in *installed) untilDue(now time.Time) time.Duration {
 	return in.pairs.untilDue(now)
 }
 
-// lost takes an error that is not the last.
-func (in *installed) lost(err error, now time.Time) {
-	if l, ok := errors.AsType[*nflog.Lost](err); ok && in.pairing() {
-		in.pairs.lost(l, now)
-	}
-}
-
 // note keeps an error that is not the last until it can be told.
 func (in *installed) note(what string, err error) {
 	if err != nil {
+		in.mu.Lock()
+		defer in.mu.Unlock()
 		in.notes = append(in.notes, &Degraded{what, err})
 	}
 }
 
-// tell yields what was noted, and reports whether to go on.
-func (in *installed) tell(yield func(Verdict, error) bool) bool {
-	for in != nil && len(in.notes) > 0 {
-		note := in.notes[0]
-		in.notes = in.notes[1:]
-		if !yield(Verdict{}, note) {
-			return false
-		}
+func (in *installed) takeNotes() []error {
+	if in == nil {
+		return nil
 	}
-	return true
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	notes := in.notes
+	in.notes = nil
+	return notes
 }
 
 // last yields what went wrong in removing what was installed, before the error
 // that ends Watch.
 func (in *installed) last(yield func(Verdict, error) bool) func(Verdict, error) bool {
 	return func(v Verdict, err error) bool {
-		if _, more := errors.AsType[*Degraded](err); err != nil && !more && !goesOn(err) {
+		_, missed := errors.AsType[*Lost](err)
+		_, less := errors.AsType[*Degraded](err)
+		if err != nil && !missed && !less {
 			if end := in.close(); end != nil && !yield(Verdict{}, end) {
 				return false
 			}

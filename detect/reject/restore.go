@@ -10,7 +10,7 @@ import (
 )
 
 // netfilterSysctls is where the sysctls of the tracker and of the loggers are.
-// What is there depends on the thread that opens it: see netns.
+// What is there depends on the thread that opens it: see installNS.
 const netfilterSysctls = "/proc/sys/net/netfilter"
 
 // restoreSysctl is one below netfilterSysctls, with slashes, and a value.
