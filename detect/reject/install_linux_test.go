@@ -216,7 +216,7 @@ func TestLiveInstallElsewhere(t *testing.T) {
 	defer cancel()
 	go router.Dial(ctx, "tcp", netip.AddrPortFrom(own.Src, own.SrcPort), netip.AddrPortFrom(own.Dst, own.DstPort), nil) //nolint:errcheck // never connects
 	fin := tcpTuple(client.Addr4(), 4001, server.Addr4(), 81)
-	must(t, send(client, fin.Dst, slices.Values([][]byte{segment(fin, packet.FIN|packet.ACK, 1, 1)})))
+	must(t, send(client, fin.Dst, slices.Values([][]byte{tcpSegment(fin, packet.FIN|packet.ACK, 1, 1)})))
 	for _, tt := range []struct {
 		flow  conntrack.Tuple
 		state State
