@@ -32,8 +32,9 @@ const hostAge = time.Second
 
 // hosting keeps the last surroundings.
 type hosting struct {
-	mu   sync.Mutex
-	last *surroundings
+	mu    sync.Mutex
+	last  *surroundings
+	rules ruleFacts
 }
 
 // surroundings are read anew if they are older than hostAge.
@@ -56,6 +57,7 @@ func (w *watch) surroundings(ctx context.Context) *surroundings {
 	if u, err := w.ct.Usage(ctx); err == nil {
 		h.usage = Found(u)
 	}
+	h.rules = w.rules(ctx, now)
 	if last != nil {
 		h.noDiag = last.noDiag
 	} else {

@@ -228,3 +228,44 @@ func TestLiveInstallElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// A connection that was let in is refused later: its packets are not logged, but
+// the errors are that answer them.
+func TestLiveInstallEstablished(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	w := watchInstalled(t, server, Config{})
+	l := listen(t, server, server.Addr4(), 80)
+	c, _ := connect(t, client, netip.AddrPortFrom(client.Addr4(), 4000), l, netip.AddrPortFrom(server.Addr4(), 80))
+	must(t, server.Rules(within(t), nft.Table{Family: nft.INet, Name: "filter", Chains: []nft.Chain{
+		{Name: "input", Hook: nft.Input, Rules: []nft.Rule{{Proto: nft.TCP, DstPort: 80, Verdict: nft.RejectAdminProhibited}}},
+	}}))
+	_, err := c.Write([]byte("x"))
+	must(t, err)
+	v := w.waitFor(tcpTuple(client.Addr4(), 4000, server.Addr4(), 80), 1)
+	if e := &v.Evidence; e.Refusal != ICMPSent || e.Entry.Result != Present || e.Socket.Result != Present {
+		t.Errorf("%v: %+v", v, e)
+	}
+}
+
+// Too many reasons make the kernel stop to write them, for a while.
+func TestLiveInstallBudget(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	watchInstalled(t, server, Config{Install: &Install{Reasons: 2, Traces: -1}})
+	logs := func() string {
+		v, err := server.Sysctl("net.netfilter.nf_conntrack_log_invalid")
+		must(t, err)
+		return v
+	}
+	if got := logs(); got != "255" {
+		t.Errorf("at first it is %s", got)
+	}
+	for n := uint16(0); logs() != "0"; n++ {
+		if n == 1000 {
+			t.Fatal("the kernel does not stop")
+		}
+		fin := tcpTuple(client.Addr4(), 4000+n, server.Addr4(), 81)
+		must(t, send(client, fin.Dst, slices.Values([][]byte{tcpSegment(fin, packet.FIN|packet.ACK, 1, 1)})))
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/internal/netns"
+	"github.com/connsleuth/connsleuth/internal/nft"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
@@ -138,6 +139,7 @@ type watch struct {
 	cfg      Config
 	ct       *conntrack.Conn
 	diag     *sockdiag.Conn
+	nft      *nft.Conn
 	thread   *netns.Thread // in Config.NetNS; nil without
 	refusals *nflog.Reader // of Config.Groups
 	why      *nflog.Reader // of group 0; nil without Config.Reasons
@@ -171,6 +173,9 @@ func open(cfg *Config) (_ *watch, err error) {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
 	if w.diag, err = sockdiag.Dial(&sockdiag.Config{NetNS: cfg.NetNS}); err != nil {
+		return nil, fmt.Errorf("reject: %w", err)
+	}
+	if w.nft, err = nft.Dial(cfg.NetNS); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
 	if w.refusals, err = w.listen(cfg.Groups...); err != nil {
@@ -212,6 +217,9 @@ func (w *watch) close(cancel func()) {
 	}
 	if w.diag != nil {
 		_ = w.diag.Close()
+	}
+	if w.nft != nil {
+		_ = w.nft.Close()
 	}
 	w.wg.Wait()
 	if w.thread != nil {

@@ -106,12 +106,7 @@ func newView(f *os.File, asJSON bool, top int) *view {
 	return v
 }
 
-// line is a verdict as a person reads it.
+// line writes a verdict as a person reads it.
 func line(w io.Writer, v reject.Verdict) {
-	fmt.Fprintf(w, "%s %6d  %v  %s", v.Last.Format(time.TimeOnly), max(v.Count, 1), v.Flow, v.Cause)
-	fmt.Fprintf(w, " (%v): %s", v.Confidence, v.Summary)
-	if r := v.Evidence.Rule; r.Result == reject.Present {
-		fmt.Fprintf(w, " [%s %s %s handle %d: %s]", r.Value.Family, r.Value.Table, r.Value.Chain, r.Value.Handle, r.Value.Text)
-	}
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "%s  %v  %v\n", v.Last.Format(time.TimeOnly), v.Flow, v)
 }
