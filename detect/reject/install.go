@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nft"
@@ -133,11 +135,11 @@ func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
 	if err = in.own(ctx, installTable(group, want.Traces, ownerComment())); err != nil {
 		return nil, err
 	}
-	in.cfg.Groups = append(append([]uint16(nil), cfg.Groups...), group)
+	in.cfg.Groups = append(slices.Clone(cfg.Groups), group)
 	if err = in.recover(ctx); err != nil {
 		return nil, err
 	}
-	in.askReasons(ctx, want.Reasons, bound[0])
+	in.askReasons(ctx, want.Reasons, bound[0] || slices.Contains(cfg.Groups, 0))
 	return in, nil
 }
 
@@ -169,7 +171,7 @@ type tableHolder struct {
 func (in *installed) comment(ctx context.Context, name string) (tableHolder, error) {
 	set, err := in.nft.Ruleset(ctx)
 	if err != nil {
-		return tableHolder{}, err
+		return tableHolder{}, installNoTables(err)
 	}
 	for _, t := range set.Tables {
 		if t.Family == nft.INet && t.Name == name {
@@ -177,6 +179,14 @@ func (in *installed) comment(ctx context.Context, name string) (tableHolder, err
 		}
 	}
 	return tableHolder{}, nil
+}
+
+// installNoTables says what the answer of a kernel without nftables means.
+func installNoTables(err error) error {
+	if !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return fmt.Errorf("kernel without nftables (CONFIG_NF_TABLES, module nf_tables): %w: %w", errors.ErrUnsupported, err)
 }
 
 // ownerComment says whose the table is.

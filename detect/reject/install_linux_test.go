@@ -215,15 +215,15 @@ func TestLiveInstallElsewhere(t *testing.T) {
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
 	go router.Dial(ctx, "tcp", netip.AddrPortFrom(own.Src, own.SrcPort), netip.AddrPortFrom(own.Dst, own.DstPort), nil) //nolint:errcheck // never connects
-	fin := tcpTuple(client.Addr4(), 4001, server.Addr4(), 81)
-	must(t, send(client, fin.Dst, slices.Values([][]byte{tcpSegment(fin, packet.FIN|packet.ACK, 1, 1)})))
+	odd := tcpTuple(client.Addr4(), 4001, server.Addr4(), 81)
+	must(t, send(client, odd.Dst, slices.Values([][]byte{tcpSegment(odd, packet.SYN|packet.FIN, 1, 0)})))
 	for _, tt := range []struct {
 		flow  conntrack.Tuple
 		state State
-	}{{through, New}, {own, New}, {fin, Invalid}} {
+	}{{through, New}, {own, New}, {odd, Invalid}} {
 		if v := w.waitFor(tt.flow, 1); v.Evidence.State != tt.state || v.Evidence.Rule.Result != Present {
 			t.Errorf("%v: %+v", v, v.Evidence)
-		} else if tt.state == Invalid && !strings.Contains(v.Evidence.Reason, "invalid new") {
+		} else if tt.state == Invalid && !strings.Contains(v.Evidence.Reason, "flag combination") {
 			t.Errorf("%v: reason %q", v, v.Evidence.Reason)
 		}
 	}
@@ -265,7 +265,7 @@ func TestLiveInstallBudget(t *testing.T) {
 		if n == 1000 {
 			t.Fatal("the kernel does not stop")
 		}
-		fin := tcpTuple(client.Addr4(), 4000+n, server.Addr4(), 81)
-		must(t, send(client, fin.Dst, slices.Values([][]byte{tcpSegment(fin, packet.FIN|packet.ACK, 1, 1)})))
+		odd := tcpTuple(client.Addr4(), 4000+n, server.Addr4(), 81)
+		must(t, send(client, odd.Dst, slices.Values([][]byte{tcpSegment(odd, packet.SYN|packet.FIN, 1, 0)})))
 	}
 }

@@ -40,11 +40,11 @@ type passing struct {
 // pairKey tells packets that cannot be on their way at once: the kernel takes
 // those of one connection one after the other.
 type pairKey struct {
-	tuple conntrack.Tuple
-	hook  nflog.Hook
+	flow flowKey
+	hook nflog.Hook
 }
 
-func (e *passing) key() pairKey { return pairKey{PacketTuple(e.header), e.hook} }
+func (e *passing) key() pairKey { return pairKey{keyOf(&e.header), e.hook} }
 
 // pairSlot is what is known of the packets in the queue that have one key.
 type pairSlot struct {
@@ -79,8 +79,8 @@ func (p *pairs) before(e passing) {
 func (p *pairs) len() int { return len(p.queue) - p.head }
 
 // after takes a packet that has passed.
-func (p *pairs) after(h packet.Header, hook nflog.Hook) {
-	key := pairKey{PacketTuple(h), hook}
+func (p *pairs) after(h *packet.Header, hook nflog.Hook) {
+	key := pairKey{keyOf(h), hook}
 	if _, ok := p.take(key); ok {
 		slot := p.by[key]
 		slot.passed = true
@@ -93,7 +93,7 @@ func (p *pairs) after(h packet.Header, hook nflog.Hook) {
 // refused.
 func (p *pairs) answered(t conntrack.Tuple) (passing, bool) {
 	for _, hook := range pairedHooks {
-		if e, ok := p.take(pairKey{t, hook}); ok {
+		if e, ok := p.take(pairKey{keyOfTuple(&t), hook}); ok {
 			return e, true
 		}
 	}
@@ -102,7 +102,9 @@ func (p *pairs) answered(t conntrack.Tuple) (passing, bool) {
 
 // passed reports that a packet of the tuple has lately passed the rules of a
 // hook.
-func (p *pairs) passed(t conntrack.Tuple, hook nflog.Hook) bool { return p.by[pairKey{t, hook}].passed }
+func (p *pairs) passed(t conntrack.Tuple, hook nflog.Hook) bool {
+	return p.by[pairKey{keyOfTuple(&t), hook}].passed
+}
 
 var pairedHooks = [...]nflog.Hook{nflog.Input, nflog.Forward, nflog.Output}
 
@@ -142,12 +144,12 @@ func (p *pairs) due(now time.Time) (passing, bool) {
 	return passing{}, false
 }
 
-// untilDue is how long until due may have something to return.
+// untilDue is how long until due should be asked, which is not for each packet.
 func (p *pairs) untilDue(now time.Time) time.Duration {
 	if p.len() == 0 {
 		return time.Hour
 	}
-	return max(p.queue[p.head].at.Add(p.wait).Sub(now), 0)
+	return max(p.queue[p.head].at.Add(p.wait).Sub(now), p.wait/8)
 }
 
 // lost tells that messages are missing before the next one: of the packets that

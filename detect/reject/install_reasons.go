@@ -10,7 +10,7 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
-var errGroup0 = fmt.Errorf("another process listens to group 0 (see /proc/net/netfilter/nfnetlink_log): %w", fs.ErrExist)
+var errGroup0 = fmt.Errorf("group 0 has another use (see /proc/net/netfilter/nfnetlink_log): %w", fs.ErrExist)
 
 const reasonsName = "the kernel's reasons for INVALID packets"
 

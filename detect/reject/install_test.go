@@ -8,12 +8,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 )
+
+// installOK is for tests on every operating system.
+func installOK(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // pairsAt is the instant n milliseconds after the begin of a test.
 func pairsAt(n int) time.Time { return time.Unix(1000, 0).Add(time.Duration(n) * time.Millisecond) }
@@ -74,7 +83,7 @@ func TestPairs(t *testing.T) {
 			case "b":
 				p.before(passing{header: h, hook: nflog.Input, at: pairsAt(s.at)})
 			case "a":
-				p.after(h, nflog.Input)
+				p.after(&h, nflog.Input)
 			case "r":
 				if e, ok := p.answered(PacketTuple(h)); ok != (s.seq != 0) || e.header.Seq != s.seq {
 					t.Errorf("%s: answered %v, %t", name, e, ok)
@@ -100,13 +109,16 @@ func TestPairsHooks(t *testing.T) {
 	for _, hook := range []nflog.Hook{nflog.Output, nflog.Input} { // over loopback
 		p.before(passing{header: h, hook: hook, at: pairsAt(0)})
 	}
-	p.after(h, nflog.Output)
+	p.after(&h, nflog.Output)
 	tuple := PacketTuple(h)
 	if !p.passed(tuple, nflog.Output) || p.passed(tuple, nflog.Input) {
 		t.Error("the hooks are mixed up")
 	}
 	if got := p.untilDue(pairsAt(40)); got != 60*time.Millisecond {
 		t.Errorf("due in %v", got)
+	}
+	if got := p.untilDue(pairsAt(95)); got != 12500*time.Microsecond {
+		t.Errorf("due in %v, packet by packet", got)
 	}
 	if e, ok := p.due(pairsAt(100)); !ok || e.hook != nflog.Input {
 		t.Errorf("due is %v, %t", e, ok)
@@ -125,7 +137,7 @@ func TestPairsAllocs(t *testing.T) {
 		now := pairsAt(int(n))
 		h := pairsHeader(n%64, uint32(n))
 		p.before(passing{header: h, hook: nflog.Input, at: now})
-		p.after(h, nflog.Input)
+		p.after(&h, nflog.Input)
 		pairsDue(p, now)
 	}
 	for range 5000 {
@@ -168,9 +180,9 @@ func TestReasonBudget(t *testing.T) {
 func restoreFiles(t *testing.T, values ...string) restoreDir {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(dir, "nf_log"), 0o700))
+	installOK(t, os.Mkdir(filepath.Join(dir, "nf_log"), 0o700))
 	for i, s := range reasonSysctls {
-		must(t, os.WriteFile(filepath.Join(dir, s.name), []byte(values[i]+"\n"), 0o600))
+		installOK(t, os.WriteFile(filepath.Join(dir, s.name), []byte(values[i]+"\n"), 0o600))
 	}
 	return restoreDir(dir)
 }
@@ -179,7 +191,7 @@ func restoreValues(t *testing.T, dir restoreDir) (values []string) {
 	t.Helper()
 	for _, s := range reasonSysctls {
 		v, err := dir.get(s.name)
-		must(t, err)
+		installOK(t, err)
 		values = append(values, v)
 	}
 	return values
@@ -201,21 +213,21 @@ func TestRestore(t *testing.T) {
 	} {
 		dir := restoreFiles(t, tt.before...)
 		was, err := dir.wanted()
-		must(t, err)
+		installOK(t, err)
 		if got := recordOf(was); got != tt.record || len(got) > 128 {
 			t.Errorf("%q: record %q, want %q", tt.before, got, tt.record)
 		}
 		for _, s := range was {
-			must(t, dir.set(restoreSysctl{s.name, restoreGiven(s.name)}))
+			installOK(t, dir.set(restoreSysctl{s.name, restoreGiven(s.name)}))
 		}
 		for i, v := range tt.meddle {
-			must(t, dir.set(restoreSysctl{reasonSysctls[i].name, v}))
+			installOK(t, dir.set(restoreSysctl{reasonSysctls[i].name, v}))
 		}
 		parsed, err := parseRecord(recordOf(was))
 		if err != nil || !slices.Equal(parsed, was) {
 			t.Errorf("%q: parsed %v, %v", tt.before, parsed, err)
 		}
-		must(t, dir.restore(parsed))
+		installOK(t, dir.restore(parsed))
 		if got := restoreValues(t, dir); !slices.Equal(got, tt.after) {
 			t.Errorf("%q: restored %q, want %q", tt.before, got, tt.after)
 		}
@@ -281,5 +293,26 @@ func TestPlanNothing(t *testing.T) {
 	want := "table inet connsleuth {\n}\n# sysctl net.a=2 (now 1)\n# no reasons of the kernel: file already exists\n"
 	if p.String() != want {
 		t.Errorf("got %q", p)
+	}
+}
+
+func TestInstallNoTables(t *testing.T) {
+	if err := installNoTables(&os.SyscallError{Syscall: "x", Err: syscall.EINVAL}); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "CONFIG_NF_TABLES") {
+		t.Errorf("got %v", err)
+	}
+	if err := installNoTables(fs.ErrPermission); err != fs.ErrPermission { //nolint:errorlint // the same one
+		t.Errorf("got %v", err)
+	}
+}
+
+func BenchmarkPairs(b *testing.B) {
+	p := newPairs(250*time.Millisecond, maxPassing)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		now := pairsAt(n / 50)
+		h := pairsHeader(uint16(n), uint32(n))
+		p.before(passing{header: h, hook: nflog.Input, at: now})
+		p.after(&h, nflog.Input)
+		pairsDue(p, now)
 	}
 }

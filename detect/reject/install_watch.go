@@ -24,7 +24,7 @@ func (w *watch) takeInstalled(logged *nflog.Packet, p *packet.Packet, now time.T
 		return w.takeOwnReset(&p.Header, now)
 	case p.ICMPError(): // an error that is refused is no connection
 	case logged.Prefix == prefixAfter:
-		w.in.pairs.after(p.Header, logged.Hook)
+		w.in.pairs.after(&p.Header, logged.Hook)
 	default:
 		e := passing{header: p.Header, hook: logged.Hook, state: w.states.parse(logged.Prefix), at: now}
 		if logged.HasUID {

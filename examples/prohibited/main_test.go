@@ -118,7 +118,8 @@ func hostState(t *testing.T, h *lab.Host) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := string(rules)
+	var text strings.Builder
+	text.WriteString(string(rules))
 	for _, name := range []string{
 		"sys/net/netfilter/nf_conntrack_log_invalid", "sys/net/netfilter/nf_log/2", "sys/net/netfilter/nf_log/10",
 		"net/netfilter/nf_log", "net/netfilter/nfnetlink_log",
@@ -127,9 +128,9 @@ func hostState(t *testing.T, h *lab.Host) string {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
-		text += name + ": " + string(b)
+		text.WriteString(name + ": " + string(b))
 	}
-	return text
+	return text.String()
 }
 
 func waitState(t *testing.T, h *lab.Host, want func(string) bool) {
