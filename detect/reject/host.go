@@ -28,13 +28,13 @@ type surroundings struct {
 	noDiag    map[sockdiag.Protocol]bool // protocols whose sockets cannot be seen
 }
 
-const hostAge = time.Second
+const hostAge = 500 * time.Millisecond
 
 // hosting keeps the last surroundings.
 type hosting struct {
 	mu    sync.Mutex
 	last  *surroundings
-	rules ruleFacts
+	rules ruling
 }
 
 // surroundings are read anew if they are older than hostAge.
@@ -46,7 +46,7 @@ func (w *watch) surroundings(ctx context.Context) *surroundings {
 	if last != nil && now.Sub(last.at) < hostAge {
 		return last
 	}
-	h := &surroundings{at: now, own: w.addresses()}
+	h := &surroundings{at: now, own: w.addresses(), rules: w.hosting.rules.read(ctx, w.rules, w.cfg.Proc)}
 	if w.cfg.Proc != nil {
 		if s, err := conntrack.ReadSettings(w.cfg.Proc); err == nil {
 			h.settings = Found(s)
@@ -57,7 +57,6 @@ func (w *watch) surroundings(ctx context.Context) *surroundings {
 	if u, err := w.ct.Usage(ctx); err == nil {
 		h.usage = Found(u)
 	}
-	h.rules = w.rules(ctx, now)
 	if last != nil {
 		h.noDiag = last.noDiag
 	} else {

@@ -2,59 +2,66 @@ package reject
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
-// rulesAge is how old the rules may be: a host can have very many, and changes
-// them rarely.
-const rulesAge = 10 * time.Second
-
-// ruleFacts keeps what the rules of the namespace hold.
-type ruleFacts struct {
-	at   time.Time
+// ruling is what was read of the rule set last.
+type ruling struct {
 	last Lookup[Rules]
+	next time.Time // when it may be read again
 }
 
-// rules reads what the rules hold, if what is known of it is old. Rules that
-// cannot be read are not looked at.
-func (w *watch) rules(ctx context.Context, now time.Time) Lookup[Rules] {
-	known := &w.hosting.rules
-	if !known.at.IsZero() && now.Sub(known.at) < rulesAge {
-		return known.last
+// rulesShare is the part of the time that is not spent reading rules: some rule
+// sets are large.
+const rulesShare = 50
+
+// read returns the rules that decide some cases, not older than they must be.
+// What cannot be read is NotLooked.
+func (r *ruling) read(ctx context.Context, c *nft.Conn, proc fs.FS) Lookup[Rules] {
+	start := time.Now()
+	if start.Before(r.next) {
+		return r.last
 	}
-	known.at, known.last = now, Lookup[Rules]{}
-	set, err := w.nft.Ruleset(ctx)
-	if err != nil {
-		return known.last
+	r.last = Lookup[Rules]{}
+	set, err := c.Ruleset(ctx)
+	if errors.Is(err, errors.ErrUnsupported) {
+		set, err = &nft.Ruleset{}, nil // without nf_tables, there are none
 	}
-	rules := rulesOf(set)
-	if w.cfg.Proc != nil {
-		tables, err := nft.LegacyTables(w.cfg.Proc)
-		if err != nil {
-			return known.last // there may be others
-		}
-		rules.Legacy = len(tables) > 0
+	if err == nil {
+		r.last = Found(telling(set))
+		r.last.Value.Legacy = legacy(proc)
 	}
-	known.last = Found(rules)
-	return known.last
+	r.next = start.Add(rulesShare * time.Since(start))
+	return r.last
 }
 
-// rulesOf finds the first rule of each kind that decides cases.
-func rulesOf(set *nft.Ruleset) (r Rules) {
-	for _, rule := range set.All() {
+// telling picks the first rule of each kind.
+func telling(set *nft.Ruleset) (r Rules) {
+	for ref, rule := range set.All() {
 		f := rule.Facts()
 		for _, kind := range []struct {
-			yes  bool
-			text *string
-		}{
-			{f.NoTrack, &r.Notrack}, {f.SetsZone, &r.Zone}, {f.Helper != "", &r.Helper}, {f.DropsResets(), &r.DropReset},
-		} {
-			if kind.yes && *kind.text == "" {
-				*kind.text = rule.Text()
+			is  bool
+			put *string
+		}{{f.NoTrack, &r.Notrack}, {f.SetsZone, &r.Zone}, {f.Helper != "", &r.Helper}, {f.DropsResets(), &r.DropReset}} {
+			if kind.is && *kind.put == "" {
+				*kind.put = fmt.Sprintf("%v %s %s: %s", ref.Family, ref.Table, ref.Chain, rule.Text())
 			}
 		}
 	}
 	return r
+}
+
+// legacy reports tables of iptables-legacy. Where they cannot be asked for,
+// none are known.
+func legacy(proc fs.FS) bool {
+	if proc == nil {
+		return false
+	}
+	tables, err := nft.LegacyTables(proc)
+	return err == nil && len(tables) > 0
 }

@@ -43,8 +43,8 @@ type Config struct {
 	// count, while its packets go on being refused for the same cause; 0 is
 	// 10 s. A flow is forgotten after 60 times as long without a packet.
 	Repeat time.Duration
-	// Flows is how many refused flows are remembered, at some 700 bytes each
-	// and 3,000 with an entry and a socket; 0 is 16384. Beyond it the one
+	// Flows is how many refused flows are remembered, at some 1,000 bytes each
+	// and 2,000 with an entry and a socket; 0 is 16384. Beyond it the one
 	// refused longest ago is forgotten, and its count begins anew. While there
 	// is none of which all was told, new ones share a count.
 	Flows int
@@ -107,12 +107,13 @@ func (cfg *Config) check() error {
 // back, without a word.
 //
 // A *Lost says that packets or other evidence were missed, and a *Degraded what
-// could not be installed; ranging goes on after them. Any other error is the last; before it, all counts are told that were not
-// yet. Watch takes CAP_NET_ADMIN.
+// could not be installed; ranging goes on after them. Any other error is the
+// last; before it, all counts are told that were not yet. Watch takes CAP_NET_ADMIN.
 //
-// A flow's entry that ends while Watch runs is remembered, the last 32,768 that
-// ended alive and as many others, in at most 40 MB. That is what makes the
-// verdict on a forgotten connection certain: start it before the trouble.
+// A flow's entry that ends while Watch runs is remembered: the last 32,768 that
+// ended alive, half as many if they are translated, and as many others, in at
+// most 50 MB. That is what makes the verdict on a forgotten connection certain:
+// start it before the trouble.
 func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 	return func(yield func(Verdict, error) bool) {
 		in, err := install(ctx, cfg)
@@ -139,7 +140,7 @@ type watch struct {
 	cfg      Config
 	ct       *conntrack.Conn
 	diag     *sockdiag.Conn
-	nft      *nft.Conn
+	rules    *nft.Conn
 	thread   *netns.Thread // in Config.NetNS; nil without
 	refusals *nflog.Reader // of Config.Groups
 	why      *nflog.Reader // of group 0; nil without Config.Reasons
@@ -175,7 +176,7 @@ func open(cfg *Config) (_ *watch, err error) {
 	if w.diag, err = sockdiag.Dial(&sockdiag.Config{NetNS: cfg.NetNS}); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
-	if w.nft, err = nft.Dial(cfg.NetNS); err != nil {
+	if w.rules, err = nft.Dial(cfg.NetNS); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
 	if w.refusals, err = w.listen(cfg.Groups...); err != nil {
@@ -218,8 +219,8 @@ func (w *watch) close(cancel func()) {
 	if w.diag != nil {
 		_ = w.diag.Close()
 	}
-	if w.nft != nil {
-		_ = w.nft.Close()
+	if w.rules != nil {
+		_ = w.rules.Close()
 	}
 	w.wg.Wait()
 	if w.thread != nil {

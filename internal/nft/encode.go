@@ -27,6 +27,8 @@ const (
 	newRule  = 6 // NFT_MSG_NEWRULE
 	getRule  = 7 // NFT_MSG_GETRULE
 
+	getSetElem = 13 // NFT_MSG_GETSETELEM
+
 	getGen    = 16 // NFT_MSG_GETGEN
 	newObject = 18 // NFT_MSG_NEWOBJ
 )

@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/connsleuth/connsleuth/internal/fixture"
+	"github.com/connsleuth/connsleuth/internal/nfnl"
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
@@ -151,11 +154,66 @@ func FuzzListedRule(f *testing.F) {
 		if err != nil && (r.Handle != 0 || r.Comment != "" || r.Text() != "") {
 			t.Errorf("%+v with error %v", r, err)
 		}
-		if r.Text() != r.Text() || r.Facts() != r.Facts() {
-			t.Errorf("%s, and then %s", r.Text(), r.Text())
+		if text := r.Text(); strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) && c != unicode.ReplacementChar }) {
+			t.Errorf("text %q", text)
+		}
+		if f := r.Facts(); f.Reject != (nft.Reject{}) && r.Text() == "" {
+			t.Errorf("%+v of a rule without text", f)
 		}
 		_, _ = nft.DecodeTable(b)
 		_, _, _ = nft.DecodeChain(b)
+	})
+}
+
+// asking is a rule that asks a set, __set0, for so many parts of a packet.
+func asking(parts uint32) nft.ListedRule {
+	b := nfnl.NewNetfilter(10, 6, 0, uint8(nft.IPv4))
+	b.Nested(4, func() { // NFTA_RULE_EXPRESSIONS
+		for i := range parts {
+			b.Nested(1, func() {
+				b.String(1, "payload")
+				b.Nested(2, func() { b.U32(1, 8+i); b.U32(2, 1); b.U32(3, 12+4*i); b.U32(4, 4) })
+			})
+		}
+		b.Nested(1, func() {
+			b.String(1, "lookup")
+			b.Nested(2, func() { b.String(1, "__set0"); b.U32(2, 8) })
+		})
+	})
+	_, r, err := nft.DecodeListedRule(b.Message().Data)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// elementData is an NFT_MSG_NEWSETELEM with keys, of which a flagged one ends
+// a range.
+func elementData(keys []string, flags uint32) []byte {
+	b := nfnl.NewNetfilter(10, 12, 0, uint8(nft.IPv4))
+	b.Nested(3, func() {
+		for _, k := range keys {
+			b.Nested(1, func() {
+				b.Nested(1, func() { b.Bytes(1, []byte(k)) })
+				b.U32(3, flags)
+			})
+		}
+	})
+	return b.Message().Data
+}
+
+// FuzzElements writes rules with anything in their sets.
+func FuzzElements(f *testing.F) {
+	f.Add(elementData([]string{"\x0a\x00\x00\x01", "\x0a\x00\x00\x05"}, 0))
+	f.Add(elementData([]string{"\x0a\x00\x00\x01", "\x0a\x00\x00"}, 1))
+	f.Add(elementData([]string{"\x0a\x00\x00\x01\x00\x00\x00\x00", ""}, 2))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for parts := range uint32(3) {
+			r, err := asking(parts).WithElements("__set0", b)
+			if text := r.Text(); text == "" || err == nil && parts > 0 && !strings.Contains(text, "{ ") {
+				t.Errorf("%d parts: %q, %v", parts, text, err)
+			}
+		}
 	})
 }
 

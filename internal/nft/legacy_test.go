@@ -42,7 +42,7 @@ func TestLegacyTablesTool(t *testing.T) {
 	if got, err := nft.LegacyTables(h.FS()); err != nil || got != nil {
 		t.Errorf("before: %q, %v", got, err)
 	}
-	if _, err := h.Exec(within(t), "iptables-legacy", "-A", "INPUT", "-j", "ACCEPT"); err != nil {
+	if _, err := h.Exec(within(t), "iptables-legacy", "-w", "10", "-A", "INPUT", "-j", "ACCEPT"); err != nil {
 		t.Skipf("no legacy tables here: %v", err)
 	}
 	if got, err := nft.LegacyTables(h.FS()); err != nil || !slices.Equal(got, []string{"ip filter"}) {

@@ -15,6 +15,18 @@ type operand struct {
 	text    string // other
 }
 
+// hostOrder reports whether values are numbers in the host's byte order, which
+// have no ranges in sets.
+func (o operand) hostOrder() bool {
+	switch o.kind {
+	case metaKey:
+		return o.key != 1 && o.key != metaNFProto && o.key != metaL4Proto && !o.swapped
+	case ctKey:
+		return (o.key < 7 || o.key == ctZone) && !o.swapped
+	}
+	return false
+}
+
 type kind uint8
 
 const (

@@ -51,6 +51,7 @@ type ListedRule struct {
 
 	family Family
 	exprs  []byte // NFTA_RULE_EXPRESSIONS
+	sets   sets
 }
 
 // RuleRef names a rule of a network namespace.
@@ -86,8 +87,8 @@ func (r *Ruleset) All() iter.Seq2[RuleRef, ListedRule] {
 }
 
 // Ruleset reads all tables with their chains and rules. One that changed each
-// time it was read is ErrChanged. Sets, elements of sets and other objects are
-// left out.
+// time it was read is ErrChanged. Sets with a name and other objects are left
+// out.
 func (c *Conn) Ruleset(ctx context.Context) (*Ruleset, error) {
 	for range readAttempts {
 		r, err := c.ruleset(ctx)
@@ -114,6 +115,11 @@ func (c *Conn) ruleset(ctx context.Context) (*Ruleset, error) {
 		take func([]byte) error
 	}{{getTable, r.table}, {getChain, r.chain}, {getRule, r.rule}} {
 		if err := c.dumpAll(ctx, dump.op, dump.take); err != nil {
+			return nil, err
+		}
+	}
+	for i := range r.set.Tables {
+		if err := c.elements(ctx, &r.set.Tables[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,7 +41,7 @@ func TestTracesOverrun(t *testing.T) {
 	message := func(id uint32, header []byte) []byte { return nfnltest.Message(msgTrace, 0, 0, traceData(id, header)) }
 	header := slices.Repeat([]byte{0x45}, 20)
 	ready := func() {
-		peer.Multicast(9, message(1, header), nfnltest.Message(newRule, 0, 0, nil), message(1, nil), message(2, nil), nil, message(1, nil),
+		peer.Multicast(9, message(1, header), nfnltest.Message(newRule, 0, 0, nil), message(1, nil), message(2, nil), message(1+512, nil), nil, message(1, nil),
 			nfnltest.Message(msgTrace, 0, 0, []byte{1}))
 	}
 	var got []string
@@ -58,7 +59,7 @@ func TestTracesOverrun(t *testing.T) {
 			t.Errorf("%+v", trace)
 		}
 	}
-	want := []string{"packet", "packet", "bare", "lost", "bare", "nft: trace: netlink message truncated or malformed"}
+	want := []string{"packet", "packet", "bare", "bare", "lost", "bare", "nft: trace: netlink message truncated or malformed"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -114,6 +115,32 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// TestOddTraces decodes what only odd rules lead to.
+func TestOddTraces(t *testing.T) {
+	d := nft.NewTraceDecoder()
+	for i := range 5000 {
+		b := nfnl.NewNetfilter(10, 17, 0, 1)
+		b.String(2, strconv.Itoa(i))
+		b.Nested(5, func() { b.U32(1, 5<<16|uint32(nft.CodeQueue)) })
+		var trace nft.Trace
+		if err := d.Decode(b.Message().Data, &trace); err != nil || trace.Chain != strconv.Itoa(i) || trace.Verdict != nft.CodeQueue {
+			t.Fatalf("%+v, %v", trace, err)
+		}
+	}
+	if n := d.Names(); n > 4096 {
+		t.Errorf("%d names are kept", n)
+	}
+	for _, trace := range []nft.Trace{{}, {Type: nft.TraceReturn}, {Type: nft.TraceRule, Verdict: nft.CodeQueue}} {
+		if trace.Refused() {
+			t.Errorf("%+v is refused", trace)
+		}
+	}
+	resets := nft.Facts{Verdict: nft.CodeAccept, TCPFlags: nft.TCPFlags{Mask: nft.RST, Value: nft.RST}}
+	if resets.DropsResets() {
+		t.Errorf("%+v drops", resets)
+	}
+}
+
 func TestWords(t *testing.T) {
 	var got []string
 	for _, c := range []nft.Code{
@@ -153,10 +180,12 @@ func listing(changes int) nfnltest.Handler {
 			return [][]byte{answer(newChain, func(b *nfnl.Builder) { b.String(1, "t"); b.U64(2, 3); b.String(3, "c") }), nfnltest.Done(r.Seq, 0)}
 		}
 		chain := "c"
-		if dumps++; dumps <= changes {
-			if generation++; dumps%2 == 0 {
-				chain = "another"
-			}
+		switch dumps++; {
+		case dumps > changes:
+		case dumps%2 == 0: // one that came after the chains were listed
+			chain = "another"
+		default:
+			generation++
 		}
 		return [][]byte{answer(newRule, func(b *nfnl.Builder) { b.String(1, "t"); b.String(2, chain); b.U64(3, 4) }), nfnltest.Done(r.Seq, 0)}
 	}
@@ -166,7 +195,7 @@ func TestRulesetChanged(t *testing.T) {
 	for changes := range 5 {
 		nl, _ := nfnltest.Dial(listing(changes))
 		set, err := nft.NewConn(nl).Ruleset(t.Context())
-		if err != nil || set.Generation != 5+uint32(changes) || len(set.Tables) != 1 || !set.Tables[0].Dormant || set.Tables[0].Handle != 9 {
+		if err != nil || set.Generation != 5+uint32(changes+1)/2 || len(set.Tables) != 1 || !set.Tables[0].Dormant || set.Tables[0].Handle != 9 {
 			t.Errorf("%d changes: got %+v, %v", changes, set, err)
 			continue
 		}
@@ -208,6 +237,11 @@ func TestRuleset(t *testing.T) {
 	ref := nft.RuleRef{Family: nft.INet, Table: "t", Chain: "c", Handle: chain.Rules[0].Handle}
 	if rule, ok := set.Rule(ref); !ok || rule.Comment != "what to restore" || rule.Text() != `counter packets 0 bytes 0 comment "what to restore"` {
 		t.Errorf("rule %+v, %v", rule, ok)
+	}
+	rule := chain.Rules[0]
+	rule.Comment = "\x1b[2J\nx"
+	if got := rule.Text(); !strings.HasSuffix(got, "comment \"\ufffd[2J\ufffdx\"") {
+		t.Errorf("unprintable: %q", got)
 	}
 	ref.Handle++
 	if rule, ok := set.Rule(ref); ok {

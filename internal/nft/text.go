@@ -4,16 +4,19 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"unicode"
 )
 
 // Text is the rule as nft(8) lists it, comment included and handle not. What
-// needs more than the rule itself is written as the kernel has it: elements of
-// sets without a name as "@__set0", interfaces by number ("iif 3"), extensions
-// of iptables by name ("xt match conntrack"). An expression that this package
-// does not know is its name in brackets: "[tunnel]".
+// needs more than the rules themselves is written as the kernel has it:
+// interfaces by number ("iif 3"), values of maps without a name, extensions of
+// iptables by name ("xt match conntrack"). An expression that this package
+// does not know is its name in brackets: "[tunnel]". What cannot be printed is
+// U+FFFD.
 func (r ListedRule) Text() string {
 	list, ok := parseExprs(r.exprs)
 	l := newLister(r.family)
+	l.sets = r.sets
 	for i := range list {
 		l.expr(list, i)
 	}
@@ -32,6 +35,7 @@ func (r ListedRule) Text() string {
 // lister writes a rule as text, expression by expression.
 type lister struct {
 	regs registers
+	sets sets
 	inet bool // the table sees both families
 	l3   Family
 	l4   uint8
@@ -61,7 +65,16 @@ func (l *lister) String() string {
 			words = append(words, s)
 		}
 	}
-	return strings.Join(words, " ")
+	return strings.Map(printable, strings.Join(words, " "))
+}
+
+// printable replaces what would upset a terminal: comments and names of sets
+// and chains may have any bytes.
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }
 
 func (l *lister) add(s string) { l.text = append(l.text, s) }
@@ -228,8 +241,8 @@ func (l *lister) isProtocol(o operand) bool {
 // lookup asks a set, or a map for a verdict. It reports whether it asks a map
 // for a value, which is then in the register.
 func (l *lister) lookup(e *expr) (loads bool) {
+	set := l.setText(e.text(1), l.regs.concat(e.number(2)))
 	s := l.key(e.number(2))
-	set := "@" + e.text(1)
 	switch {
 	case e.has(3) && e.number(3) == regVerdict:
 		l.match(s, "vmap "+set)

@@ -58,16 +58,42 @@ func refusal(t *testing.T, client, server *lab.Host, to netip.AddrPort) (nft.Tra
 	return nft.Trace{}, nil
 }
 
-// refusing are rules that refuse TCP to port 7, and what a trace of a packet
+// refusing is rules that refuse TCP to port 7, and what a trace of a packet
 // that they refuse leads to.
-var refusing = []struct {
+type refusing struct {
 	name  string
-	rules string   // for nft(8), or
-	tool  []string // a command
+	table nft.Table // to apply, or
+	rules string    // for nft(8), or
+	tool  []string  // a command
 	v6    bool
 	want  string // text of the rule, or the policy
 	facts nft.Facts
-}{
+}
+
+func (r refusing) install(t *testing.T, h *lab.Host) {
+	t.Helper()
+	tool := r.tool
+	switch {
+	case r.table.Name != "":
+		if err := h.Rules(within(t), r.table); err != nil {
+			t.Fatal(err)
+		}
+		return
+	case tool == nil:
+		tool = []string{"nft", r.rules}
+	}
+	lab.Tool(t, tool[0])
+	if _, err := h.Exec(within(t), tool[0], tool[1:]...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var refusals = []refusing{
+	{
+		name: "ours", table: table(nft.INet, nft.Chain{Hook: nft.Input}, nft.Rule{Proto: nft.TCP, DstPort: 7, Counter: true, Verdict: nft.RejectPort}),
+		want:  "inet t c: tcp dport 7 counter packets 0 bytes 0 reject",
+		facts: nft.Facts{Verdict: nft.CodeDrop, Reject: nft.Reject{Kind: nft.RejectICMPX, Code: 1}, Proto: nft.TCP},
+	},
 	{
 		name: "drop", rules: "table inet t { chain c { type filter hook input priority 0; ct state new tcp dport 7 drop; }; }",
 		want:  "inet t c: ct state new tcp dport 7 drop",
@@ -90,6 +116,11 @@ var refusing = []struct {
 		facts: nft.Facts{Verdict: nft.CodeDrop, Reject: nft.Reject{Kind: nft.RejectICMPX, Code: 3}},
 	},
 	{
+		name: "map", rules: "table inet t { chain c { type filter hook input priority 0; ct state vmap { established : accept, new : drop }; }; }",
+		want:  "inet t c: ct state vmap { established : accept, new : drop }",
+		facts: nft.Facts{Verdict: nft.CodeContinue, Unknown: true},
+	},
+	{
 		name: "policy", rules: "table ip t { chain c { type filter hook input priority 0; policy drop; tcp dport 8 accept; }; }",
 		want: "ip t c: policy",
 	},
@@ -104,27 +135,20 @@ var refusing = []struct {
 		facts: nft.Facts{Verdict: nft.CodeDrop, State: nft.New, Reject: nft.Reject{Kind: nft.RejectReset}, Proto: nft.TCP},
 	},
 	{
-		name: "ip6tables", v6: true, tool: []string{"ip6tables-nft", "-A", "INPUT", "-p", "tcp", "-j", "REJECT", "--reject-with", "icmp6-adm-prohibited"},
-		want:  "ip6 filter INPUT: meta l4proto tcp counter packets 0 bytes 0 reject with icmpv6 admin-prohibited",
-		facts: nft.Facts{Verdict: nft.CodeDrop, Reject: nft.Reject{Kind: nft.RejectICMP, Code: 1}, Proto: nft.TCP},
+		name: "ip6tables", v6: true, tool: []string{"ip6tables-nft", "-A", "INPUT", "-p", "tcp", "-m", "state", "--state", "NEW", "-j", "REJECT", "--reject-with", "icmp6-adm-prohibited"},
+		want:  "ip6 filter INPUT: meta l4proto tcp ct state new counter packets 0 bytes 0 reject with icmpv6 admin-prohibited",
+		facts: nft.Facts{Verdict: nft.CodeDrop, State: nft.New, Reject: nft.Reject{Kind: nft.RejectICMP, Code: 1}, Proto: nft.TCP},
 	},
 }
 
 // TestRefusals refuses a packet by every kind of rule, and finds the rule by
 // its trace.
 func TestRefusals(t *testing.T) {
-	for _, test := range refusing {
+	for _, test := range refusals {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			client, server := lab.Two(t)
-			install := test.tool
-			if install == nil {
-				install = []string{"nft", test.rules}
-			}
-			lab.Tool(t, install[0])
-			if _, err := server.Exec(within(t), install[0], install[1:]...); err != nil {
-				t.Fatal(err)
-			}
+			test.install(t, server)
 			from, to := client.Addr4(), server.Addr4()
 			if test.v6 {
 				from, to = client.Addr6(), server.Addr6()

@@ -50,8 +50,8 @@ func indexText(b []byte) string {
 
 // nameText is a name, or the begin of names if its NUL is not there.
 func nameText(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		return quote(string(b[:i]))
+	if before, _, ok := bytes.Cut(b, []byte{0}); ok {
+		return quote(string(before))
 	}
 	return quote(string(b) + "*")
 }

@@ -92,37 +92,32 @@ func xtCT(e *expr) (notrack bool, zone uint16, helper string, ok bool) {
 	return flags&flagNoTrack != 0, binary.NativeEndian.Uint16(info[2:]), h.text(1), true
 }
 
-// xtStates reads the states that the match conntrack, revision 1 to 3, asks for
-// and nothing else, and the match state; 0 is another match. The fields of
-// struct xt_conntrack_mtinfo3 are eight addresses of 16 bytes, then expiry (4
-// and 4), protocol and eight ports (2 each), then what to match, what of that to
-// invert, and the bits of states and of status (2 each).
+// xtStates reads the states that the match conntrack, revision 2 or 3, asks for
+// and nothing else; 0 is another match. The fields of struct
+// xt_conntrack_mtinfo3 are eight addresses of 16 bytes, then expiry (4 and 4),
+// protocol and four ports (2 each), then what to match, what of that to invert,
+// and the bits of states (2 each).
 func xtStates(e *expr) CTState {
 	const (
 		flagsAt   = 8*16 + 2*4 + 2 + 4*2
-		onlyState = 1 // XT_CONNTRACK_STATE
+		onlyState = 1       // XT_CONNTRACK_STATE
+		alias     = 1 << 13 // XT_CONNTRACK_STATE_ALIAS: written as -m state
 	)
 	info := e.attrs[xtInfo]
-	switch name := e.text(xtName); {
-	case e.name == "match" && name == "state" && len(info) >= 4:
-		return xtBits(binary.NativeEndian.Uint32(info))
-	case e.name != "match" || name != "conntrack" || len(info) < flagsAt+6 || e.number(xtRev) < 1:
+	if e.name != "match" || e.text(xtName) != "conntrack" || e.number(xtRev) < 2 || len(info) < flagsAt+6 {
 		return 0
 	}
 	match := binary.NativeEndian.Uint16(info[flagsAt:])
 	inverted := binary.NativeEndian.Uint16(info[flagsAt+2:])
-	if match != onlyState || inverted != 0 {
+	if match&^alias != onlyState || inverted != 0 {
 		return 0
 	}
-	if e.number(xtRev) == 1 { // one byte for each
-		return xtBits(uint32(info[flagsAt+4]))
-	}
-	return xtBits(uint32(binary.NativeEndian.Uint16(info[flagsAt+4:])))
+	return xtBits(binary.NativeEndian.Uint16(info[flagsAt+4:]))
 }
 
 // xtBits translates XT_CONNTRACK_STATE_*: as CTState, but for SNAT (1<<6), DNAT
 // (1<<7) and UNTRACKED (1<<8).
-func xtBits(v uint32) CTState {
+func xtBits(v uint16) CTState {
 	s := CTState(v) & (Invalid | Established | Related | New)
 	if v&(1<<8) != 0 {
 		s |= Untracked
