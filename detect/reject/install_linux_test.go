@@ -186,7 +186,7 @@ func TestLiveInstallPasses(t *testing.T) {
 	sendSYN(t, client, tcpTuple(client.Addr4(), 4000, server.Addr4(), 81)) // answered by the stack's RST
 	udp, err := client.ListenPacket("udp", netip.AddrPortFrom(client.Addr4(), 4000))
 	must(t, err)
-	defer udp.Close()
+	defer udp.Close()                                                                                  //nolint:errcheck // only written to
 	_, err = udp.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server.Addr4(), 81))) // by its ICMP port unreachable
 	must(t, err)
 	last := tcpTuple(client.Addr4(), 4001, server.Addr4(), 2000)
@@ -267,5 +267,49 @@ func TestLiveInstallBudget(t *testing.T) {
 		}
 		odd := tcpTuple(client.Addr4(), 4000+n, server.Addr4(), 81)
 		must(t, send(client, odd.Dst, slices.Values([][]byte{tcpSegment(odd, packet.SYN|packet.FIN, 1, 0)})))
+	}
+}
+
+// Packets that are not tracked: those with SYN are logged, and of others the
+// trace tells, on Linux 6.16 and later.
+func TestLiveInstallUntracked(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	must(t, server.Rules(within(t), nft.Table{Family: nft.INet, Name: "filter", Chains: []nft.Chain{
+		{Name: "raw", Hook: nft.Prerouting, Priority: nft.PriorityRaw, Rules: []nft.Rule{{Verdict: nft.NoTrack}}},
+		{Name: "input", Hook: nft.Input, Rules: []nft.Rule{{DstPort: 90, Proto: nft.TCP, Verdict: nft.Drop}, {DstPort: 90, Proto: nft.UDP, Verdict: nft.Drop}}},
+	}}))
+	w := watchInstalled(t, server, Config{})
+	flow := tcpTuple(client.Addr4(), 4000, server.Addr4(), 90)
+	sendSYN(t, client, flow)
+	v := w.waitFor(flow, 1)
+	if v.Evidence.State != Untracked || v.Evidence.Refusal != Logged || v.Count != 1 {
+		t.Errorf("%v: %+v", v, v.Evidence)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(v.Evidence.Kernel, "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 16 {
+		return
+	}
+	udp, err := client.ListenPacket("udp", netip.AddrPortFrom(client.Addr4(), 4000))
+	must(t, err)
+	defer udp.Close() //nolint:errcheck // only written to
+	_, err = udp.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server.Addr4(), 90)))
+	must(t, err)
+	flow.Proto = conntrack.ProtoUDP
+	if v := w.waitFor(flow, 1); v.Evidence.State != Untracked || v.Evidence.Refusal != Traced || v.Evidence.Rule.Result != Present {
+		t.Errorf("%v: %+v", v, v.Evidence)
+	}
+}
+
+// All that is refused is counted, and nothing twice.
+func TestLiveInstallCounts(t *testing.T) {
+	t.Parallel()
+	const flows, packets = 300, 3000
+	client, server := flooded(t)
+	f := watchFlood(t, server, Config{Install: &Install{}, Repeat: 500 * time.Millisecond, SourceFlows: flows}, func() error {
+		return send(client, server.Addr4(), syns(client.Addr4(), server.Addr4(), packets, flows, 20_000, patience/2))
+	})
+	if len(f.counts) != flows && f.lost == 0 {
+		t.Errorf("%d flows, want %d", len(f.counts), flows)
 	}
 }
