@@ -316,3 +316,19 @@ func BenchmarkPairs(b *testing.B) {
 		pairsDue(p, now)
 	}
 }
+
+// Where packets are lost, what waits may have passed; a loss of reasons says
+// nothing of that.
+func TestInstallLoss(t *testing.T) {
+	w := newWatch(Config{}.withDefaults())
+	w.in = &installed{pairs: newPairs(time.Second, 9)}
+	w.in.pairs.before(passing{header: pairsHeader(1, 1), at: pairsAt(0)})
+	for _, source := range []Source{Reasons, Packets} {
+		if w.in.pairs.len() != 1 || !w.goesOn(t.Context(), source, 5, &nflog.Lost{Count: 1}) {
+			t.Errorf("before a loss of %v: %d wait", source, w.in.pairs.len())
+		}
+	}
+	if w.in.pairs.len() != 0 || len(w.losses) != 2 {
+		t.Errorf("%d wait, told is %v", w.in.pairs.len(), w.losses)
+	}
+}
