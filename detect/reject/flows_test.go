@@ -431,6 +431,23 @@ func TestFlowsBounded(t *testing.T) {
 	s.tells(21*time.Second, "no-service, likely, 1")
 }
 
+// A flow that was refused since it was told is not forgotten before that is told.
+func TestFlowsKept(t *testing.T) {
+	s := newScene(t, 1)
+	s.refuse(s.syn(1), 0)
+	s.tells(wait, "no-service, likely, 1")
+	s.refuse(s.syn(1), time.Second)
+	s.refuse(s.syn(2), 2*time.Second)
+	if len(s.by) != 1 || len(s.crowds) != 1 {
+		t.Errorf("%d flows and %d crowds are remembered, want 1 and 1", len(s.by), len(s.crowds))
+	}
+	s.tells(2*time.Second+wait, "no-service, likely, 1") // the crowd
+	s.tells(wait+repeat, "no-service, likely, 2")
+	s.refuse(s.syn(1), wait+repeat)
+	s.tellAll() // at the end
+	s.tells(wait+repeat, "no-service, likely, 3")
+}
+
 // While there is more to tell of all flows that are remembered, others share a
 // count. None is lost.
 func TestFlowsCrowded(t *testing.T) {
