@@ -13,12 +13,16 @@
 // per refused connection with a count. It also tells of packets that only the
 // kernel's counters saw.
 //
-//	for v, err := range reject.Watch(ctx, &reject.Config{Groups: []uint16{50}}) {
+//	for v, err := range reject.Watch(ctx, &reject.Config{Install: &reject.Install{}}) {
 //		…
 //		fmt.Println(v)
 //	}
 //
-// # What the firewall has to log
+// With Config.Install it makes a table of nftables of its own for that, whose
+// rules only log and trace, and leaves nothing behind: see Install. Config.Plan
+// shows what it would add. Without, it reads what the firewall's own rules log.
+//
+// # What the firewall has to log without Install
 //
 // The packet before it is refused, in a rule for each conntrack state, with the
 // state as a word of the prefix:

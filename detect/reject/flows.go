@@ -32,6 +32,7 @@ type flowLimits struct {
 	flows        int  // in all
 	perSource    int  // of one source
 	reasons      bool // are told of INVALID packets
+	tracing      bool // some packets are traced, which tells the rule
 }
 
 const (
@@ -102,9 +103,12 @@ func (r *refused) changed(s *sighting) bool {
 
 // look has the flow looked up with a packet.
 func (fs *flows) look(r *refused, s *sighting, now time.Time) {
-	icmp := r.seen.icmp
+	icmp, rule := r.seen.icmp, r.seen.rule
 	if r.seen = *s; s.icmp == nil {
 		r.seen.icmp = icmp
+	}
+	if s.rule == nil {
+		r.seen.rule = rule
 	}
 	r.seen.at = now
 	fs.enqueue(r, &fs.fresh)
@@ -212,7 +216,7 @@ func (fs *flows) lookedUp(r *refused, f findings, now time.Time) {
 
 // complete makes a flow ready as soon as nothing more is to come: the reason of
 // an INVALID packet, the end of the entry of a connection that is refused here,
-// the ICMP error.
+// the rule, the ICMP error.
 func (fs *flows) complete(r *refused) {
 	if r.queue != &fs.waiting {
 		return
@@ -220,7 +224,8 @@ func (fs *flows) complete(r *refused) {
 	e := r.evidence()
 	reason := e.State != Invalid || e.Reason != "" || !fs.reasons
 	end := !e.refusedHere() || !e.goesOn() || e.Entry.Result != Absent || e.Ended.Result == Present
-	if answered := e.ICMP.Result == Present || r.seen.answered; reason && end && answered {
+	rule := e.Rule.Result == Present || !fs.tracing
+	if answered := e.ICMP.Result == Present || r.seen.answered; reason && end && rule && answered {
 		fs.enqueue(r, &fs.ready)
 	}
 }

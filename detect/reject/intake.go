@@ -8,7 +8,8 @@ import (
 )
 
 // reason keeps the kernel's reason for an INVALID packet.
-func (w *watch) reason(logged *nflog.Packet, _ time.Time) error {
+func (w *watch) reason(logged *nflog.Packet, now time.Time) error {
+	w.in.reason(now)
 	p, err := packet.Decode(logged.Payload)
 	if err != nil {
 		return errNotIP
@@ -34,6 +35,7 @@ func (w *watch) packet(logged *nflog.Packet, now time.Time) error {
 	defer w.mu.Unlock()
 	state := w.states.parse(logged.Prefix)
 	switch {
+	case w.takeInstalled(logged, &p, now):
 	case p.ICMPError():
 		w.icmpError(logged, &p, now)
 	case p.Have.Has(packet.HaveICMP) && state == StateUnknown:

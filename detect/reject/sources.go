@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
+	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
 // listen binds groups to one socket.
@@ -28,7 +30,18 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 		w.wg.Go(func() { w.packets(ctx, w.why, Reasons, w.reason) })
 	}
 	ready := make(chan struct{})
-	w.wg.Go(func() { w.ends(ctx, func() { close(ready) }) })
+	var deaf atomic.Int32 // sources to which nobody listens yet
+	listening := func() {
+		if deaf.Add(-1) == 0 {
+			close(ready)
+		}
+	}
+	deaf.Add(1)
+	if w.in.tracing() {
+		deaf.Add(1)
+		w.wg.Go(func() { w.traces(ctx, listening) })
+	}
+	w.wg.Go(func() { w.ends(ctx, listening) })
 	w.wg.Go(func() { w.lookUp(ctx) })
 	w.wg.Go(func() { w.countAll(ctx) })
 	return ready
@@ -74,9 +87,10 @@ func (w *watch) goesOn(ctx context.Context, s Source, group uint16, err error) b
 	switch {
 	case errors.As(err, &lost):
 		l.Count, l.Group = lost.Count, lost.Group
+		w.lostPairs(s, lost)
 	case errors.Is(err, errNotIP):
 		l.Count = 1
-	case errors.Is(err, conntrack.ErrOverrun):
+	case errors.Is(err, conntrack.ErrOverrun), errors.Is(err, nft.ErrOverrun):
 	case ctx.Err() != nil:
 		return false
 	default:

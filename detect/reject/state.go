@@ -35,13 +35,14 @@ func newState(cfg *Config) state {
 func (w *watch) take(now time.Time) (verdicts []Verdict, losses []Lost, wait time.Duration, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.takeDue(now)
 	losses, w.losses = w.losses, nil
 	verdicts, w.silent = w.silent, nil
 	verdicts = append(verdicts, w.flows.due(now, atOnce)...)
 	if w.flows.fresh.Len() > 0 {
 		wake(w.toLook)
 	}
-	return verdicts, losses, w.flows.untilDue(now), w.err
+	return verdicts, losses, min(w.flows.untilDue(now), w.in.untilDue(now)), w.err
 }
 
 // fail ends Watch, once all is told. The first reason stays.

@@ -18,7 +18,7 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// Config is what Watch listens to. Groups is required.
+// Config is what Watch listens to. Groups or Install is required.
 type Config struct {
 	// NetNS is the path of the network namespace; empty is the caller's.
 	NetNS string
@@ -32,6 +32,9 @@ type Config struct {
 	// Reasons reads the kernel's own reasons for INVALID packets, from group
 	// 0. Package nflog says which sysctls make it write them.
 	Reasons bool
+	// Install has Watch make the rules itself that it needs, and remove them when
+	// it ends. Nil changes nothing on the host.
+	Install *Install
 	// Wait is how long a verdict waits at most for what comes from other
 	// sources: the packet's reason, its ICMP error, the end of its entry; 0
 	// is 250 ms.
@@ -83,8 +86,8 @@ func (cfg *Config) flowLimits() flowLimits {
 
 func (cfg *Config) check() error {
 	switch {
-	case cfg == nil || len(cfg.Groups) == 0:
-		return errors.New("reject: Config.Groups is empty: name the NFLOG groups that log refused packets")
+	case cfg == nil || len(cfg.Groups) == 0 && cfg.Install == nil:
+		return errors.New("reject: Config.Groups is empty: name the NFLOG groups that log refused packets, or set Install")
 	case cfg.Reasons && slices.Contains(cfg.Groups, 0):
 		return errors.New("reject: Config.Groups has group 0, where the kernel writes its reasons (Config.Reasons): " +
 			"let the rules log to another")
@@ -103,9 +106,9 @@ func (cfg *Config) check() error {
 // too, when the kernel's counters tell that packets are dropped, or errors held
 // back, without a word.
 //
-// A *Lost says that packets or other evidence were missed; ranging goes on after
-// it. Any other error is the last; before it, all counts are told that were not
-// yet. Watch takes CAP_NET_ADMIN.
+// A *Lost says that packets or other evidence were missed, and a *Degraded what
+// could not be installed; ranging goes on after them. Any other error is the
+// last; before it, all counts are told that were not yet. Watch takes CAP_NET_ADMIN.
 //
 // A flow's entry that ends while Watch runs is remembered: the last 32,768 that
 // ended alive, half as many if they are translated, and as many others, in at
@@ -113,14 +116,21 @@ func (cfg *Config) check() error {
 // start it before the trouble.
 func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 	return func(yield func(Verdict, error) bool) {
-		w, err := open(cfg)
+		in, err := install(ctx, cfg)
 		if err != nil {
 			yield(Verdict{}, err)
 			return
 		}
+		defer in.close() //nolint:errcheck // told before the last error, if that is yielded
+		w, err := open(&in.cfg)
+		if err != nil {
+			in.last(yield)(Verdict{}, err)
+			return
+		}
+		w.in, w.flows.tracing = in, in.tracing()
 		ctx, cancel := context.WithCancel(ctx)
 		defer w.close(cancel)
-		w.run(ctx, w.start(ctx), yield)
+		w.run(ctx, w.start(ctx), in.last(yield))
 	}
 }
 
@@ -134,6 +144,7 @@ type watch struct {
 	thread   *netns.Thread // in Config.NetNS; nil without
 	refusals *nflog.Reader // of Config.Groups
 	why      *nflog.Reader // of group 0; nil without Config.Reasons
+	in       *installed
 	wg       sync.WaitGroup
 
 	// toLook and toTell wake the goroutine that looks up, and run.
@@ -257,6 +268,11 @@ const atOnce = 32
 func (w *watch) yield(yield func(Verdict, error) bool) (wait time.Duration, more bool) {
 	for {
 		verdicts, losses, wait, err := w.take(time.Now())
+		for _, note := range w.in.takeNotes() {
+			if !yield(Verdict{}, note) {
+				return 0, false
+			}
+		}
 		for i := range losses {
 			if !yield(Verdict{}, fmt.Errorf("reject: %w", &losses[i])) {
 				return 0, false

@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"detect/packet":   {},
 	"detect/snapshot": {"conntrack", "detect", "sockdiag"},
 	"detect/nflog":    {"detect/packet", "internal/nfnl", nflog, netlink, unix},
-	"detect/reject":   {"conntrack", "detect", "detect/nflog", "detect/packet", "internal/netns", "internal/nft", "sockdiag"},
+	"detect/reject":   {"conntrack", "detect", "detect/nflog", "detect/packet", "internal/netns", "internal/nft", "sockdiag", unix},
 
 	"ban":          {}, // knows no detector
 	"ban/bantest":  {"ban"},
