@@ -24,6 +24,10 @@ var Scenarios = []Scenario{
 	{"forgotten", "a live connection is idle for longer than the tracker remembers", playForgotten},
 	{"ghost", "a late answer raises a ghost entry, which blocks the reuse of a port", playGhost},
 	{"late-reset", "the ghost that never was: with a longer close_wait the late answer draws a RST", playLateReset},
+	{"out-of-window", "a segment far outside the window the tracker has seen", playOutOfWindow},
+	{"invalid-reset", "a RST that is older than what was acknowledged", playInvalidReset},
+	{"invalid-flags", "a scanner's segment with SYN and FIN", playInvalidFlags},
+	{"damaged", "a segment with a wrong checksum", playDamaged},
 }
 
 // Find returns the scenario of a name.
@@ -90,11 +94,25 @@ func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) (err 
 	if err := st.build(network, ipv6); err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}
-	if err := s.play(st); err != nil {
+	if err := s.act(st); err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}
 	if st.failed || st.done != 4 {
 		return fmt.Errorf("%s: %w", s.Name, errFailed)
 	}
 	return nil
+}
+
+// act plays, and makes what ended it in must its error.
+func (s Scenario) act(st *stage) (err error) {
+	defer func() {
+		switch ended := recover().(type) {
+		case nil:
+		case stop:
+			err = ended.err
+		default:
+			panic(ended)
+		}
+	}()
+	return s.play(st)
 }
