@@ -28,6 +28,11 @@ var Scenarios = []Scenario{
 	{"invalid-reset", "a RST that is older than what was acknowledged", playInvalidReset},
 	{"invalid-flags", "a scanner's segment with SYN and FIN", playInvalidFlags},
 	{"damaged", "a segment with a wrong checksum", playDamaged},
+	{"wrong-zone", "the two directions of a connection are tracked in different zones", playWrongZone},
+	{"untracked-return", "the answers of a connection are exempt from tracking", playUntrackedReturn},
+	{"untracked", "a port is exempt from tracking, and no rule accepts that", playUntracked},
+	{"asymmetric", "a router sees only one direction of a connection", playAsymmetric},
+	{"rule-order", "a reject stands before the rule for known connections", playRuleOrder},
 }
 
 // Find returns the scenario of a name.

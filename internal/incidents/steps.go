@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -108,6 +109,9 @@ func (st *stage) explain(v reject.Verdict, want expected) {
 	st.result(Explain, &v, v.Summary, checks...)
 }
 
+// secondThoughts is how long a verdict of another cause may be changed.
+const secondThoughts = 2 * time.Second
+
 // judged waits for a verdict, and a little longer for one of the wanted cause.
 func (st *stage) judged(h *host, about func(*reject.Verdict) bool, cause reject.Cause) (v reject.Verdict) {
 	var first time.Time
@@ -116,7 +120,7 @@ func (st *stage) judged(h *host, about func(*reject.Verdict) bool, cause reject.
 		if ok && first.IsZero() {
 			first = time.Now()
 		}
-		return ok && (v.Cause == cause || time.Since(first) > 5*time.Second), err
+		return ok && (v.Cause == cause || time.Since(first) > secondThoughts), err
 	}))
 	return v
 }
@@ -161,3 +165,11 @@ func (st *stage) tuple(from, to *host, port uint16) conntrack.Tuple {
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// hears reports that the text arrives.
+func (st *stage) hears(c net.Conn, text string) bool {
+	must(c.SetReadDeadline(time.Now().Add(patience)))
+	got := make([]byte, len(text))
+	_, err := io.ReadFull(c, got)
+	return err == nil && string(got) == text
+}
