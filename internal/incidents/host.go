@@ -115,8 +115,13 @@ func (h *host) look(ctx context.Context) (detect.Host, error) {
 	if err != nil {
 		return detect.Host{}, err
 	}
+	usage, err1 := h.ct.Usage(ctx)
+	stats, err2 := h.ct.Stats(ctx)
+	if err := errors.Join(err1, err2); err != nil {
+		return detect.Host{}, err
+	}
 	return detect.Host{
-		Now: time.Now(), Sockets: sockets.Sockets, Flows: flows.Flows, Settings: settings,
+		Now: time.Now(), Sockets: sockets.Sockets, Flows: flows.Flows, Settings: settings, Usage: usage, Stats: stats,
 		Addrs: []netip.Addr{h.Addr4(), h.Addr6()},
 	}, nil
 }

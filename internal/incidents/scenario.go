@@ -33,6 +33,18 @@ var Scenarios = []Scenario{
 	{"untracked", "a port is exempt from tracking, and no rule accepts that", playUntracked},
 	{"asymmetric", "a router sees only one direction of a connection", playAsymmetric},
 	{"rule-order", "a reject stands before the rule for known connections", playRuleOrder},
+	{"not-allowed", "a service runs, and no rule lets anyone in", playNotAllowed},
+	{"no-service", "nobody listens where somebody connects", playNoService},
+	{"by-peer", "the client knows no more than the peer's ICMP error", playByPeer},
+	{"on-path", "a router between client and server refuses", playOnPath},
+	{"deleted", "somebody deletes the entry of a live connection", playDeleted},
+	{"tracked-late", "the firewall starts when the connection is made already", playTrackedLate},
+	{"port-reuse", "a port is used again before the other side's connection from it is over", playPortReuse},
+	{"backscatter", "the answer to a SYN that somebody else has forged", playBackscatter},
+	{"syn-missed", "a SYN is answered when the tracker has forgotten it", playSynMissed},
+	{"late-datagram", "a UDP answer comes when the tracker has forgotten the question", playLateDatagram},
+	{"rate-limited", "most refusals are not told, for ICMP errors have a rate limit", playRateLimited},
+	{"nat-clash", "source NAT has one port for two connections", playNATClash},
 }
 
 // Find returns the scenario of a name.
