@@ -164,7 +164,6 @@ const udpTimeout = "net.netfilter.nf_conntrack_udp_timeout"
 // playLateDatagram is C01 for UDP: the answer takes longer than the tracker
 // remembers the question.
 func playLateDatagram(st *stage) error {
-	const dns = 53
 	must(st.set(st.client, udpTimeout, "1"))
 	allow := []nft.Rule{{CTState: nft.New, Proto: nft.UDP, DstPort: dns, Verdict: nft.Accept}}
 	st.walls(map[*host]wall{st.client: {}, st.server: {allow: allow}})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/reject"
 	"github.com/connsleuth/connsleuth/internal/lab"
 	"github.com/connsleuth/connsleuth/sockdiag"
@@ -68,9 +69,10 @@ func (h *host) watch(ctx context.Context) error {
 		defer close(ended)
 		for v, err := range reject.Watch(ctx, cfg) {
 			h.mu.Lock()
-			if err == nil {
+			switch {
+			case err == nil:
 				h.verdicts = append(h.verdicts, v)
-			} else if ctx.Err() == nil {
+			case ctx.Err() == nil && !errors.Is(err, conntrack.ErrOverrun) && !errors.Is(err, nflog.ErrLost):
 				h.watchErr = err
 			}
 			h.mu.Unlock()

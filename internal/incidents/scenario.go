@@ -37,6 +37,10 @@ var Scenarios = []Scenario{
 	{"no-service", "nobody listens where somebody connects", playNoService},
 	{"by-peer", "the client knows no more than the peer's ICMP error", playByPeer},
 	{"on-path", "a router between client and server refuses", playOnPath},
+	{"ftp-passive", "a server's firewall does not know the data connection of FTP", playPassiveFTP},
+	{"ftp-active", "a client's firewall does not know the data connection of FTP", playActiveFTP},
+	{"gateway", "a gateway refuses what it has translated", playGateway},
+	{"not-translated", "a gateway forwards an INVALID packet as it is", playNotTranslated},
 	{"deleted", "somebody deletes the entry of a live connection", playDeleted},
 	{"tracked-late", "the firewall starts when the connection is made already", playTrackedLate},
 	{"port-reuse", "a port is used again before the other side's connection from it is over", playPortReuse},
@@ -45,6 +49,7 @@ var Scenarios = []Scenario{
 	{"late-datagram", "a UDP answer comes when the tracker has forgotten the question", playLateDatagram},
 	{"rate-limited", "most refusals are not told, for ICMP errors have a rate limit", playRateLimited},
 	{"nat-clash", "source NAT has one port for two connections", playNATClash},
+	{"table-full", "the connections of one source fill the table", playTableFull},
 }
 
 // Find returns the scenario of a name.

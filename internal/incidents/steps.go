@@ -97,12 +97,11 @@ func (st *stage) explained(h *host, flow conntrack.Tuple, want expected) reject.
 	return v
 }
 
-func (st *stage) explain(v reject.Verdict, want expected) {
+func (st *stage) explain(v reject.Verdict, want expected, more ...check) {
 	all := fmt.Sprint(v.Summary, v.Facts, v.Fix)
-	checks := []check{
-		{fmt.Sprintf("cause %s (got %s)", want.cause, v.Cause), v.Cause == want.cause},
-		{fmt.Sprintf("confidence %v (got %v)", want.confidence, v.Confidence), v.Confidence == want.confidence},
-	}
+	checks := append(more,
+		check{fmt.Sprintf("cause %s (got %s)", want.cause, v.Cause), v.Cause == want.cause},
+		check{fmt.Sprintf("confidence %v (got %v)", want.confidence, v.Confidence), v.Confidence == want.confidence})
 	for _, w := range want.words {
 		checks = append(checks, check{fmt.Sprintf("%q in the verdict", w), names(all, w)})
 	}
