@@ -24,6 +24,7 @@ var Scenarios = []Scenario{
 	{"forgotten", "a live connection is idle for longer than the tracker remembers", playForgotten},
 	{"ghost", "a late answer raises a ghost entry, which blocks the reuse of a port", playGhost},
 	{"late-reset", "the ghost that never was: with a longer close_wait the late answer draws a RST", playLateReset},
+	{"table-full", "the connections of one source fill the table", playTableFull},
 	{"out-of-window", "a segment far outside the window the tracker has seen", playOutOfWindow},
 	{"invalid-reset", "a RST that is older than what was acknowledged", playInvalidReset},
 	{"invalid-flags", "a scanner's segment with SYN and FIN", playInvalidFlags},
@@ -49,7 +50,6 @@ var Scenarios = []Scenario{
 	{"late-datagram", "a UDP answer comes when the tracker has forgotten the question", playLateDatagram},
 	{"rate-limited", "most refusals are not told, for ICMP errors have a rate limit", playRateLimited},
 	{"nat-clash", "source NAT has one port for two connections", playNATClash},
-	{"table-full", "the connections of one source fill the table", playTableFull},
 }
 
 // Find returns the scenario of a name.
@@ -102,8 +102,9 @@ var errFailed = errors.New("a step was not verified")
 
 // Run plays a scenario in a network of its own and tells what happens to
 // report, from the same goroutine. It returns an error if a step could not be
-// verified, and a *lab.Forbidden where the machine allows no namespaces. It
-// takes some 15 s at most.
+// verified, a *lab.Forbidden where the machine allows no namespaces, and
+// errors.ErrUnsupported where it cannot stage this one. It takes some 15 s at
+// most.
 func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) (err error) {
 	network, err := lab.Open()
 	if err != nil {
@@ -123,6 +124,34 @@ func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) (err 
 		return fmt.Errorf("%s: %w", s.Name, errFailed)
 	}
 	return nil
+}
+
+// Play plays scenarios side by side, each in a network of its own and at most
+// atOnce at a time, and tells of them in their order. It returns the error of
+// each.
+func Play(ctx context.Context, scenarios []Scenario, ipv6 bool, atOnce int, report func(Report)) []error {
+	errs := make([]error, len(scenarios))
+	reports := make([]chan Report, len(scenarios))
+	for i := range reports {
+		reports[i] = make(chan Report, 1<<10) // more than any tells
+	}
+	turns := make(chan struct{}, atOnce)
+	go func() {
+		for i, s := range scenarios {
+			turns <- struct{}{}
+			go func() {
+				errs[i] = s.Run(ctx, ipv6, func(r Report) { reports[i] <- r })
+				close(reports[i])
+				<-turns
+			}()
+		}
+	}()
+	for _, of := range reports {
+		for r := range of {
+			report(r)
+		}
+	}
+	return errs
 }
 
 // act plays, and makes what ended it in must its error.
