@@ -105,7 +105,20 @@ var errFailed = errors.New("a step was not verified")
 // verified, a *lab.Forbidden where the machine allows no namespaces, and
 // errors.ErrUnsupported where it cannot stage this one. It takes some 15 s at
 // most.
-func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) (err error) {
+func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) error {
+	return s.onStage(ctx, ipv6, report, func(st *stage) error {
+		if err := s.act(st); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		if st.failed || st.done != 4 {
+			return fmt.Errorf("%s: %w", s.Name, errFailed)
+		}
+		return nil
+	})
+}
+
+// onStage has f play on a stage that is taken down afterwards.
+func (s Scenario) onStage(ctx context.Context, ipv6 bool, report func(Report), f func(*stage) error) (err error) {
 	network, err := lab.Open()
 	if err != nil {
 		return err
@@ -117,13 +130,7 @@ func (s Scenario) Run(ctx context.Context, ipv6 bool, report func(Report)) (err 
 	if err := st.build(network, ipv6); err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}
-	if err := s.act(st); err != nil {
-		return fmt.Errorf("%s: %w", s.Name, err)
-	}
-	if st.failed || st.done != 4 {
-		return fmt.Errorf("%s: %w", s.Name, errFailed)
-	}
-	return nil
+	return f(st)
 }
 
 // Play plays scenarios side by side, each in a network of its own and at most
