@@ -11,11 +11,23 @@
 // A fact that is present does not depend on how much was captured: decoding
 // more bytes of the same packet adds facts and never changes one.
 //
+// # Signatures
+//
+// [TCPFlags.Anomaly] and [Header.Anomaly] name flags that no TCP in good health
+// sends, [Header.Arrived] and [Header.Hops] tell what a late RST proves, and
+// [DecodeHeartbeat] with [Heartbeat.Fault] a Heartbleed attack. Two trackers,
+// bounded in memory, follow connections: [ResetTracker] finds data sent with
+// PSH|RST that a rule dropped, and [HeartbeatTracker] heartbeats wherever their
+// records begin, and responses that are longer than their requests. What was
+// cut off by a capture length is not guessed: it lowers the [Confidence].
+//
+// # Limits
+//
 // Checksums are not verified. Fragments are not reassembled, tunnels not
 // entered, and of a quoted packet that is itself an ICMP error only the
 // headers are read.
 //
 // Decode allocates nothing, on success or on error, and keeps no reference to
-// its argument. Everything in this package is a comparable value and safe for
-// concurrent use.
+// its argument; nor do the signatures. All but the trackers are comparable
+// values and safe for concurrent use.
 package packet

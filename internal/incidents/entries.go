@@ -101,16 +101,16 @@ func playPortReuse(st *stage) error {
 // playBackscatter is C18: somebody forges the server's address, and the answers
 // come here.
 func playBackscatter(st *stage) error {
-	must(st.open(webPort))
+	must(st.open(httpsPort))
 	s := segment{Tuple: st.tuple(st.client, st.server, 50000), flags: packet.SYN | packet.ACK, seq: 1000, ack: 2000}
-	s.SrcPort = webPort
+	s.SrcPort = httpsPort
 	st.inject(st.client, st.server, s)
 	want := expected{state: reject.Invalid, cause: reject.CauseBackscatter, confidence: detect.Likely, words: []string{"forge"}}
 	v := st.judged(st.server, func(v *reject.Verdict) bool { return v.Flow == s.Tuple }, want.cause)
 	st.result(Reproduce, nil, "the answer to a SYN that this host never sent is refused, which bothers an innocent host",
 		check{"an ICMP error", v.Evidence.ICMP.Result == reject.Present})
 	st.explained(st.server, s.Tuple, want)
-	st.change(st.server, "drops what is INVALID instead of answering it", wall{first: dropInvalid(), allow: opens(webPort)})
+	st.change(st.server, "drops what is INVALID instead of answering it", wall{first: dropInvalid(), allow: opens(httpsPort)})
 	st.result(Remedy, nil, "the packet is dropped, and nobody is answered",
 		st.passes(st.server, func() { st.inject(st.client, st.server, s) }))
 	return nil
@@ -121,10 +121,10 @@ const synSent = ctTimeout + "syn_sent"
 // playSynMissed is C17: the SYN/ACK comes when the entry of its SYN has expired.
 func playSynMissed(st *stage) error {
 	must(st.set(st.client, synSent, "1"))
-	drop := wall{first: []nft.Rule{{Proto: nft.TCP, DstPort: webPort, Verdict: nft.Drop}}}
+	drop := wall{first: []nft.Rule{{Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.Drop}}}
 	st.tell(Set, "server: is slow to answer")
 	st.walls(map[*host]wall{st.client: {}, st.server: drop})
-	t := st.tuple(st.client, st.server, webPort)
+	t := st.tuple(st.client, st.server, httpsPort)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := st.client.Dial(st.ctx, "tcp", netip.AddrPortFrom(t.Src, t.SrcPort), netip.AddrPortFrom(t.Dst, t.DstPort), nil)
@@ -140,8 +140,8 @@ func playSynMissed(st *stage) error {
 		check{"the socket still waits", v.Evidence.Socket.Result == reject.Present})
 	st.explained(st.client, late.Tuple, want)
 	must(st.set(st.client, synSent, "120"))
-	must(st.server.firewall(st.ctx, webPort))
-	st.answering(webPort)
+	must(st.server.firewall(st.ctx, httpsPort))
+	st.answering(httpsPort)
 	err := <-ended
 	st.result(Remedy, nil, fmt.Sprintf("with %s = 120 the tracker waits as long as the socket, which connects", synSent),
 		check{fmt.Sprintf("the connect under way succeeds (%v)", err), err == nil})

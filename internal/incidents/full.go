@@ -48,7 +48,7 @@ func (st *stage) fill(h *host) {
 
 // flood is the entry of the i-th connection of the flood.
 func flood(to netip.Addr, i uint64) conntrack.Flow {
-	t := conntrack.Tuple{Src: floodFrom(to).Addr(), Dst: to, SrcPort: uint16(i), DstPort: uint16(webPort + i>>16), Proto: conntrack.ProtoTCP}
+	t := conntrack.Tuple{Src: floodFrom(to).Addr(), Dst: to, SrcPort: uint16(i), DstPort: uint16(httpsPort + i>>16), Proto: conntrack.ProtoTCP}
 	return conntrack.Flow{
 		Original: t, Reply: t.Invert(), Timeout: time.Hour, Status: conntrack.SeenReply | conntrack.Assured,
 		Fields: conntrack.FieldStatus | conntrack.FieldTimeout | conntrack.FieldTCP, TCP: conntrack.TCPInfo{State: conntrack.TCPEstablished},
@@ -72,11 +72,11 @@ const (
 // and evicts the entries of questions that were not answered yet.
 func playTableFull(st *stage) error {
 	drop := []nft.Rule{{Proto: nft.UDP, Verdict: nft.Drop}}
-	st.walls(map[*host]wall{st.client: {first: drop}, st.server: {allow: opens(webPort)}})
-	st.answering(webPort)
+	st.walls(map[*host]wall{st.client: {first: drop}, st.server: {allow: opens(httpsPort)}})
+	st.answering(httpsPort)
 	was := st.tally(st.server)
 	st.fill(st.server)
-	err := st.silent(webPort)
+	err := st.silent(httpsPort)
 	e := st.since(st.server, was)
 	st.tell(Seen, "the server's table: %v", e.Usage.Value)
 	st.result(Reproduce, nil, fmt.Sprintf("a client gets no word from the server, not even a refusal: %v", err),
@@ -88,7 +88,7 @@ func playTableFull(st *stage) error {
 	report, err := st.server.ct.DeleteMatching(st.ctx, &conntrack.Filter{Src: floodFrom(st.server.addr)}, &conntrack.DeleteOptions{Limit: 1 << 14})
 	must(err)
 	st.result(Remedy, nil, fmt.Sprintf("with %d entries of the one source deleted a new connection is answered", report.Deleted),
-		st.answered(webPort))
+		st.answered(httpsPort))
 	return nil
 }
 

@@ -46,7 +46,7 @@ func checkPlayed(t *testing.T, told []Report, err error) {
 		if r.Kind == Result && r.OK {
 			steps = append(steps, r.Step)
 		}
-		if r.Step == Explain && (r.Verdict == nil || len(r.Verdict.Facts) == 0 || len(r.Verdict.Fix) == 0) {
+		if v := r.Verdict; v != nil && (len(v.Facts) == 0 || len(v.Fix) == 0) {
 			t.Error("an explanation without facts or remedy")
 		}
 	}

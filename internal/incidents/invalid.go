@@ -9,7 +9,7 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
-const webPort = 443
+const httpsPort = 443
 
 // dropInvalid is the advice of the iptables manual: what is INVALID is not
 // answered.
@@ -19,8 +19,8 @@ func dropInvalid() []nft.Rule {
 
 // playOutOfWindow is C09: a segment far ahead of what the tracker has seen.
 func playOutOfWindow(st *stage) error {
-	must(st.open(webPort))
-	_, k := st.served(webPort)
+	must(st.open(httpsPort))
+	_, k := st.served(httpsPort)
 	s := st.forge(k, 1<<29, segment{flags: packet.PSH | packet.ACK, data: "far ahead\n"})
 	v := st.explainedAfter(st.server, k, fmt.Sprintf("a segment 512 MiB ahead is refused: SEQ %d", s.seq), expected{
 		state: reject.Invalid, cause: reject.CauseOutOfWindow, confidence: detect.Certain,
@@ -43,14 +43,14 @@ func (st *stage) explainedAfter(h *host, k *link, what string, want expected) re
 
 // playInvalidReset is C11: a RST that is older than what was acknowledged.
 func playInvalidReset(st *stage) error {
-	must(st.open(webPort))
-	_, k := st.served(webPort)
+	must(st.open(httpsPort))
+	_, k := st.served(httpsPort)
 	must(send(k.server, k.client, "answer\n"))
 	st.forge(k, -5, segment{flags: packet.RST | packet.ACK})
 	st.explainedAfter(st.server, k, "a RST with a SEQ that was acknowledged long ago is refused", expected{
 		state: reject.Invalid, cause: reject.CauseInvalidReset, confidence: detect.Certain, words: []string{"invalid rst"},
 	})
-	st.change(st.server, "drops what is INVALID instead of answering it", wall{first: dropInvalid(), allow: opens(webPort)})
+	st.change(st.server, "drops what is INVALID instead of answering it", wall{first: dropInvalid(), allow: opens(httpsPort)})
 	st.result(Remedy, nil, "the RST is dropped, nobody is answered, and the connection goes on",
 		st.passes(st.server, func() { st.forge(k, -5, segment{flags: packet.RST | packet.ACK}) }), st.talks(k))
 	return nil
@@ -58,8 +58,8 @@ func playInvalidReset(st *stage) error {
 
 // playInvalidFlags is C12: a segment with flags that no honest stack sends.
 func playInvalidFlags(st *stage) error {
-	must(st.open(webPort))
-	s := segment{Tuple: st.tuple(st.client, st.server, webPort), flags: packet.SYN | packet.FIN}
+	must(st.open(httpsPort))
+	s := segment{Tuple: st.tuple(st.client, st.server, httpsPort), flags: packet.SYN | packet.FIN}
 	st.inject(st.client, st.server, s)
 	want := expected{state: reject.Invalid, cause: reject.CauseInvalidFlags, confidence: detect.Certain, words: []string{"flag"}}
 	v := st.judged(st.server, func(v *reject.Verdict) bool { return v.Flow == s.Tuple }, want.cause)
@@ -76,8 +76,8 @@ func playInvalidFlags(st *stage) error {
 
 // playDamaged is C13: a SYN whose checksum is wrong.
 func playDamaged(st *stage) error {
-	must(st.open(webPort))
-	s := segment{Tuple: st.tuple(st.client, st.server, webPort), flags: packet.SYN, damaged: true}
+	must(st.open(httpsPort))
+	s := segment{Tuple: st.tuple(st.client, st.server, httpsPort), flags: packet.SYN, damaged: true}
 	st.inject(st.client, st.server, s)
 	want := expected{state: reject.Invalid, cause: reject.CauseDamaged, confidence: detect.Certain, words: []string{"bad checksum"}}
 	v := st.judged(st.server, func(v *reject.Verdict) bool { return v.Flow == s.Tuple }, want.cause)

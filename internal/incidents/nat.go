@@ -26,9 +26,9 @@ func (st *stage) published() (netip.AddrPort, nft.Chain) {
 	if st.ipv6 {
 		address = six
 	}
-	return netip.AddrPortFrom(address, webPort), nft.Chain{
+	return netip.AddrPortFrom(address, httpsPort), nft.Chain{
 		Name: "dnat", Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDstNAT,
-		Rules: []nft.Rule{{Proto: nft.TCP, Dst: single(address), DstPort: webPort, Verdict: nft.DNAT,
+		Rules: []nft.Rule{{Proto: nft.TCP, Dst: single(address), DstPort: httpsPort, Verdict: nft.DNAT,
 			To: netip.AddrPortFrom(st.server.addr, innerPort)}},
 	}
 }

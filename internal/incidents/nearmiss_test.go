@@ -90,20 +90,20 @@ func (st *stage) on(h *host, flow conntrack.Tuple, want reject.Cause) reject.Ver
 func zonedUntracked(st *stage) reject.Verdict {
 	chains := []nft.Chain{
 		raw(nft.Prerouting, nft.Rule{InIface: "client", Zone: 5}),
-		raw(nft.Output, nft.Rule{Proto: nft.TCP, SrcPort: webPort, Verdict: nft.NoTrack}),
+		raw(nft.Output, nft.Rule{Proto: nft.TCP, SrcPort: httpsPort, Verdict: nft.NoTrack}),
 	}
-	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(webPort), extra: chains}})
-	return st.on(st.server, st.halfSeen(st.server, webPort, ""), reject.CauseUntrackedReturn)
+	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(httpsPort), extra: chains}})
+	return st.on(st.server, st.halfSeen(st.server, httpsPort, ""), reject.CauseUntrackedReturn)
 }
 
 func listensElsewhere(st *stage) reject.Verdict {
-	must(st.open(webPort))
+	must(st.open(httpsPort))
 	loopback := netip.MustParseAddr("127.0.0.1")
 	if st.ipv6 {
 		loopback = netip.IPv6Loopback()
 	}
-	st.closers = append(st.closers, get(st.server.Listen("tcp", netip.AddrPortFrom(loopback, webPort+1))))
-	return st.on(st.server, st.refusedConnect(webPort+1), reject.CauseNoService)
+	st.closers = append(st.closers, get(st.server.Listen("tcp", netip.AddrPortFrom(loopback, httpsPort+1))))
+	return st.on(st.server, st.refusedConnect(httpsPort+1), reject.CauseNoService)
 }
 
 func notAnnounced(st *stage) reject.Verdict {
@@ -117,8 +117,8 @@ func notAnnounced(st *stage) reject.Verdict {
 }
 
 func noControl(st *stage) reject.Verdict {
-	must(st.open(webPort))
-	st.served(webPort)
+	must(st.open(httpsPort))
+	st.served(httpsPort)
 	st.answering(dataPort)
 	return st.on(st.server, st.refusedConnect(dataPort), reject.CauseNotAllowed)
 }
@@ -138,21 +138,21 @@ func deletedAfterClose(st *stage) reject.Verdict {
 }
 
 func damagedInWindow(st *stage) reject.Verdict {
-	must(st.open(webPort))
-	_, k := st.served(webPort)
+	must(st.open(httpsPort))
+	_, k := st.served(httpsPort)
 	st.forge(k, 0, segment{flags: packet.PSH | packet.ACK, data: "next\n", damaged: true})
 	return st.on(st.server, k.fromClient, reject.CauseDamaged)
 }
 
 func strangeReset(st *stage) reject.Verdict {
-	must(st.open(webPort))
-	s := segment{Tuple: st.tuple(st.client, st.server, webPort), flags: packet.RST, seq: 1}
+	must(st.open(httpsPort))
+	s := segment{Tuple: st.tuple(st.client, st.server, httpsPort), flags: packet.RST, seq: 1}
 	st.inject(st.client, st.server, s)
 	return st.on(st.server, s.Tuple, reject.CauseUnknown)
 }
 
 func unaskedDatagram(st *stage) reject.Verdict {
-	must(st.open(webPort))
+	must(st.open(httpsPort))
 	t := st.tuple(st.client, st.server, dns)
 	t.Proto = conntrack.ProtoUDP
 	c := get(st.client.Dial(st.ctx, "udp", netip.AddrPortFrom(t.Src, t.SrcPort), netip.AddrPortFrom(t.Dst, dns), nil))
@@ -164,12 +164,12 @@ func unaskedDatagram(st *stage) reject.Verdict {
 
 func refusedByItself(st *stage) reject.Verdict {
 	refuse := nft.Chain{Name: "own", Hook: nft.Output, Priority: 1, Rules: []nft.Rule{
-		{Proto: nft.TCP, DstPort: webPort, CTState: nft.New, Log: logAs("new ")},
-		{Proto: nft.TCP, DstPort: webPort, Verdict: nft.RejectAdminProhibited},
+		{Proto: nft.TCP, DstPort: httpsPort, CTState: nft.New, Log: logAs("new ")},
+		{Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.RejectAdminProhibited},
 	}}
-	st.walls(map[*host]wall{st.client: {extra: []nft.Chain{refuse}}, st.server: {allow: opens(webPort)}})
-	st.answering(webPort)
-	_, flow, err := st.dial(st.client, st.server, webPort)
+	st.walls(map[*host]wall{st.client: {extra: []nft.Chain{refuse}}, st.server: {allow: opens(httpsPort)}})
+	st.answering(httpsPort)
+	_, flow, err := st.dial(st.client, st.server, httpsPort)
 	if err == nil {
 		must(fmt.Errorf("a connect that its own host refuses succeeds"))
 	}
@@ -184,7 +184,7 @@ func droppedScan(st *stage) reject.Verdict {
 func droppedSyn(st *stage) reject.Verdict {
 	st.walls(map[*host]wall{st.server: {refuse: nft.Drop}})
 	was := st.tally(st.server)
-	if err := st.silent(webPort); err == nil {
+	if err := st.silent(httpsPort); err == nil {
 		must(errors.New("the SYN was answered"))
 	}
 	return reject.Explain(st.since(st.server, was))

@@ -50,6 +50,8 @@ var Scenarios = []Scenario{
 	{"late-datagram", "a UDP answer comes when the tracker has forgotten the question", playLateDatagram},
 	{"rate-limited", "most refusals are not told, for ICMP errors have a rate limit", playRateLimited},
 	{"nat-clash", "source NAT has one port for two connections", playNATClash},
+	{"psh-rst", "requests with PSH and RST set, and a rule that drops RST: connections hang", playPshRst},
+	{"heartbleed", "heartbeats that claim more than they have, and answers that leak", playHeartbleed},
 }
 
 // Find returns the scenario of a name.

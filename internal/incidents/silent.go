@@ -31,7 +31,7 @@ func playRateLimited(st *stage) error {
 		limit = "net.ipv6.icmp.ratelimit"
 	}
 	must(st.set(st.server, limit, "1000"))
-	must(st.open(webPort))
+	must(st.open(httpsPort))
 	e := st.scan()
 	c := e.Counters.Value
 	st.result(Reproduce, nil, fmt.Sprintf("a client asks for %d ports, and learns that %d are refused", c.Refused, c.Errors),
@@ -75,18 +75,18 @@ func playNATClash(st *stage) error {
 		}}}
 	}
 	st.tell(Set, "router: translates the source of all connections to %v, one port", netip.AddrPortFrom(address, 40000))
-	st.walls(map[*host]wall{st.client: {}, st.router: {hook: nft.Forward, allow: opens(webPort), extra: snat(40000)}})
-	st.answering(webPort)
-	first := st.answered(webPort)
+	st.walls(map[*host]wall{st.client: {}, st.router: {hook: nft.Forward, allow: opens(httpsPort), extra: snat(40000)}})
+	st.answering(httpsPort)
+	first := st.answered(httpsPort)
 	was := st.tally(st.router)
-	err := st.silent(webPort)
+	err := st.silent(httpsPort)
 	st.result(Reproduce, nil, fmt.Sprintf("one connection is answered, and the next gets no word, not even a refusal: %v", err),
 		first, check{"a timeout", errors.Is(err, context.DeadlineExceeded)})
 	st.explainCounts(st.since(st.router, was), expected{
 		cause: reject.CauseInsertFailed, confidence: detect.Certain, words: []string{"insert_failed", "port"},
 	})
-	st.change(st.router, "translates to any port", wall{hook: nft.Forward, allow: opens(webPort), extra: snat(0)})
-	st.result(Remedy, nil, "with more ports to translate to the next connection is answered", st.answered(webPort))
+	st.change(st.router, "translates to any port", wall{hook: nft.Forward, allow: opens(httpsPort), extra: snat(0)})
+	st.result(Remedy, nil, "with more ports to translate to the next connection is answered", st.answered(httpsPort))
 	return nil
 }
 

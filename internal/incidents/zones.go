@@ -80,28 +80,28 @@ func (st *stage) answered(port uint16) check {
 func playWrongZone(st *stage) error {
 	in := raw(nft.Prerouting, nft.Rule{InIface: "client", Zone: 5})
 	st.tell(Set, "server: packets from the client are in conntrack zone 5, those to the client in zone 0")
-	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(webPort), extra: []nft.Chain{in}}})
-	flow := st.halfSeen(st.server, webPort, "the SYN/ACK was looked up in another zone")
+	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(httpsPort), extra: []nft.Chain{in}}})
+	flow := st.halfSeen(st.server, httpsPort, "the SYN/ACK was looked up in another zone")
 	st.explained(st.server, flow, expected{
 		state: reject.Invalid, cause: reject.CauseWrongZone, confidence: detect.Certain, words: []string{"zone", "5"},
 	})
 	out := raw(nft.Output, nft.Rule{OutIface: "client", Zone: 5})
-	st.change(st.server, "packets to the client are in zone 5 too", wall{allow: opens(webPort), extra: []nft.Chain{in, out}})
-	st.result(Remedy, nil, "with one zone for both directions a new connection is answered", st.answered(webPort))
+	st.change(st.server, "packets to the client are in zone 5 too", wall{allow: opens(httpsPort), extra: []nft.Chain{in, out}})
+	st.result(Remedy, nil, "with one zone for both directions a new connection is answered", st.answered(httpsPort))
 	return nil
 }
 
 // playUntrackedReturn is C15: the answers are exempt from tracking.
 func playUntrackedReturn(st *stage) error {
-	out := raw(nft.Output, nft.Rule{Proto: nft.TCP, SrcPort: webPort, Verdict: nft.NoTrack})
-	st.tell(Set, "server: answers from port %d are not tracked", webPort)
-	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(webPort), extra: []nft.Chain{out}}})
-	flow := st.halfSeen(st.server, webPort, "its tracker never saw the SYN/ACK")
+	out := raw(nft.Output, nft.Rule{Proto: nft.TCP, SrcPort: httpsPort, Verdict: nft.NoTrack})
+	st.tell(Set, "server: answers from port %d are not tracked", httpsPort)
+	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(httpsPort), extra: []nft.Chain{out}}})
+	flow := st.halfSeen(st.server, httpsPort, "its tracker never saw the SYN/ACK")
 	st.explained(st.server, flow, expected{
 		state: reject.Invalid, cause: reject.CauseUntrackedReturn, confidence: detect.Certain, words: []string{"notrack"},
 	})
-	st.change(st.server, "tracks both directions", wall{allow: opens(webPort)})
-	st.result(Remedy, nil, "with both directions tracked a new connection is answered", st.answered(webPort))
+	st.change(st.server, "tracks both directions", wall{allow: opens(httpsPort)})
+	st.result(Remedy, nil, "with both directions tracked a new connection is answered", st.answered(httpsPort))
 	return nil
 }
 
@@ -109,19 +109,19 @@ func playUntrackedReturn(st *stage) error {
 // state.
 func playUntracked(st *stage) error {
 	off := []nft.Chain{
-		raw(nft.Prerouting, nft.Rule{Proto: nft.TCP, DstPort: webPort, Verdict: nft.NoTrack}),
-		raw(nft.Output, nft.Rule{Proto: nft.TCP, SrcPort: webPort, Verdict: nft.NoTrack}),
+		raw(nft.Prerouting, nft.Rule{Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.NoTrack}),
+		raw(nft.Output, nft.Rule{Proto: nft.TCP, SrcPort: httpsPort, Verdict: nft.NoTrack}),
 	}
-	st.tell(Set, "server: port %d is not tracked, and its firewall accepts only what has a state", webPort)
-	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(webPort), extra: off}})
-	st.answering(webPort)
-	flow := st.refusedConnect(webPort)
+	st.tell(Set, "server: port %d is not tracked, and its firewall accepts only what has a state", httpsPort)
+	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(httpsPort), extra: off}})
+	st.answering(httpsPort)
+	flow := st.refusedConnect(httpsPort)
 	st.explained(st.server, flow, expected{
 		state: reject.Untracked, cause: reject.CauseUntracked, confidence: detect.Certain, words: []string{"notrack"},
 	})
-	accept := nft.Rule{CTState: nft.Untracked, Proto: nft.TCP, DstPort: webPort, Verdict: nft.Accept}
+	accept := nft.Rule{CTState: nft.Untracked, Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.Accept}
 	st.change(st.server, "accepts untracked packets to the port", wall{allow: []nft.Rule{accept}, extra: off})
-	st.result(Remedy, nil, "with a rule for what is untracked a new connection is answered", st.answered(webPort))
+	st.result(Remedy, nil, "with a rule for what is untracked a new connection is answered", st.answered(httpsPort))
 	return nil
 }
 
@@ -138,27 +138,27 @@ func playAsymmetric(st *stage) error {
 	st.addRouter()
 	st.tell(Set, "server: answers the client past the router, by a link of their own")
 	must(st.network.Route(st.server.Host, st.client.Host, st.behind(st.client)))
-	st.walls(map[*host]wall{st.client: {}, st.router: {hook: nft.Forward, allow: opens(webPort)}})
-	flow := st.halfSeen(st.router, webPort, "the router sees one direction only")
+	st.walls(map[*host]wall{st.client: {}, st.router: {hook: nft.Forward, allow: opens(httpsPort)}})
+	flow := st.halfSeen(st.router, httpsPort, "the router sees one direction only")
 	st.explained(st.router, flow, expected{
 		state: reject.Invalid, cause: reject.CauseAsymmetric, confidence: detect.Certain, words: []string{"SYN_SENT"},
 	})
 	st.tell(Set, "server: answers the client by way of the router")
 	must(st.network.Route(st.server.Host, st.router.Host, single(st.client.addr)))
-	st.result(Remedy, nil, "with the same way for both directions a new connection is answered", st.answered(webPort))
+	st.result(Remedy, nil, "with the same way for both directions a new connection is answered", st.answered(httpsPort))
 	return nil
 }
 
 // playRuleOrder is C22: a rule that refuses stands before the one that accepts
 // what belongs to a connection.
 func playRuleOrder(st *stage) error {
-	must(st.open(webPort))
-	_, k := st.served(webPort)
+	must(st.open(httpsPort))
+	_, k := st.served(httpsPort)
 	early := []nft.Rule{
-		{Proto: nft.TCP, DstPort: webPort, CTState: nft.Established, Log: logAs("established ")},
-		{Proto: nft.TCP, DstPort: webPort, Verdict: nft.RejectAdminProhibited},
+		{Proto: nft.TCP, DstPort: httpsPort, CTState: nft.Established, Log: logAs("established ")},
+		{Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.RejectAdminProhibited},
 	}
-	st.change(st.server, fmt.Sprintf("somebody puts a reject of port %d first", webPort), wall{first: early, allow: opens(webPort)})
+	st.change(st.server, fmt.Sprintf("somebody puts a reject of port %d first", httpsPort), wall{first: early, allow: opens(httpsPort)})
 	_, err := io.WriteString(k.client, "hello\n")
 	must(err)
 	want := expected{
