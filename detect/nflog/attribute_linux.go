@@ -8,7 +8,7 @@ import (
 
 // fromAttribute copies what go-nflog has read. numbered tells whether there is
 // a Seq. The bytes are cloned: since the commits after v2.3.0 go-nflog's may be
-// those of a buffer that is used again.
+// those of a buffer that is used again, and another goroutine gets them.
 func fromAttribute(a *gonflog.Attribute) (p Packet, numbered bool) {
 	p = Packet{
 		Time:       value(a.Timestamp),
@@ -20,7 +20,13 @@ func fromAttribute(a *gonflog.Attribute) (p Packet, numbered bool) {
 		PhysIn:     value(a.PhysInDev),
 		PhysOut:    value(a.PhysOutDev),
 		Prefix:     value(a.Prefix),
+		HwAddr:     bytes.Clone(value(a.HwAddr)),
+		HwType:     value(a.HwType),
+		LinkHeader: bytes.Clone(value(a.HwHeader)),
+		VLAN:       VLAN(value(a.VLAN)),
+		HasVLAN:    a.VLAN != nil,
 		Seq:        value(a.Seq),
+		GlobalSeq:  value(a.SeqGlobal),
 		Payload:    bytes.Clone(value(a.Payload)),
 		CTInfo:     CTInfo(value(a.CtInfo)),
 		HasCTInfo:  a.CtInfo != nil,
@@ -29,6 +35,9 @@ func fromAttribute(a *gonflog.Attribute) (p Packet, numbered bool) {
 	}
 	if p.HasUID {
 		p.UID, p.GID = *a.UID, *a.GID
+	}
+	if a.Layer2Hdr != nil {
+		p.LinkHeader = bytes.Clone(*a.Layer2Hdr)
 	}
 	return p, a.Seq != nil
 }

@@ -1,20 +1,24 @@
 package nflog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"iter"
 	"net"
 	"os"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	gonflog "github.com/florianl/go-nflog/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
+	"github.com/connsleuth/connsleuth/internal/nfnl/nfnltest"
 )
 
 // wire is a fake of the kernel's end of the socket: it acknowledges requests,
@@ -57,15 +61,12 @@ func (w *wire) Send(m netlink.Message) (netlink.Message, error) {
 			w.datagrams <- b
 		}
 	}
+	answer := make([]byte, 4+16) // struct nlmsgerr
 	if w.refuse != nil {
-		if errno := w.refuse(i); errno != 0 {
-			w.failures <- &netlink.OpError{Op: "receive", Err: errno}
-			return m, nil
-		}
+		binary.NativeEndian.PutUint32(answer, uint32(-int32(w.refuse(i))))
 	}
 	w.datagrams <- []netlink.Message{{
-		Header: netlink.Header{Type: netlink.Error, Sequence: m.Header.Sequence},
-		Data:   make([]byte, 20),
+		Header: netlink.Header{Type: netlink.Error, Sequence: m.Header.Sequence}, Data: answer,
 	}}
 	return m, nil
 }
@@ -75,7 +76,12 @@ func (w *wire) ReceiveIter() iter.Seq2[netlink.Message, error] {
 		select {
 		case ms := <-w.datagrams:
 			for _, m := range ms {
-				if !yield(m, nil) {
+				var err error
+				if m.Header.Type == netlink.Error && !bytes.Equal(m.Data[:4], make([]byte, 4)) {
+					errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data)))
+					m, err = netlink.Message{}, &netlink.OpError{Op: "receive", Err: errno}
+				}
+				if !yield(m, err) {
 					return
 				}
 			}
@@ -104,23 +110,34 @@ func (w *wire) overrun() {
 	w.failures <- &netlink.OpError{Op: "receive", Err: os.NewSyscallError("recvmsg", unix.ENOBUFS)}
 }
 
-// listenOn is Listen with w for the kernel.
-func listenOn(t testing.TB, w *wire, cfg *Config) (*Reader, error) {
+// readers runs a test over both ways to read.
+func readers(t *testing.T, test func(t *testing.T, goNflog bool)) {
 	t.Helper()
+	for name, goNflog := range map[string]bool{"own": false, "go-nflog": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, goNflog)
+		})
+	}
+}
+
+// listenOn is Listen with w for the kernel. Without Groups it is group 0.
+func listenOn(t testing.TB, w *wire, cfg Config) (*Reader, error) {
+	t.Helper()
+	if cfg.Groups == nil {
+		cfg.Groups = []uint16{0}
+	}
 	c := cfg.withDefaults()
-	nl, err := open(&c) // go-nflog cannot be had without a socket; it is not used
-	if err != nil {
-		t.Skipf("netlink sockets are not allowed here: %v", err)
+	r := &Reader{}
+	var err error
+	if c.GoNflog {
+		r.source, err = goNflogOn(t, w, &c, r)
+	} else {
+		r.source, err = ownOn(w, &c, r)
 	}
-	if err := nl.Con.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := newReader()
-	src, err := register(nl, w, r)
 	if err != nil {
 		return nil, err
 	}
-	r.source = src
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Close: %v", err)
@@ -129,11 +146,102 @@ func listenOn(t testing.TB, w *wire, cfg *Config) (*Reader, error) {
 	return r, nil
 }
 
+func goNflogOn(t testing.TB, w *wire, cfg *Config, r *Reader) (source, error) {
+	t.Helper()
+	n := newGoNflog(r)
+	for _, g := range cfg.Groups {
+		nl, err := open(cfg, g) // go-nflog cannot be had without a socket; it is not used
+		if err != nil {
+			t.Skipf("netlink sockets are not allowed here: %v", err)
+		}
+		if err := nl.Con.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.register(nl, w, cfg, g); err != nil {
+			return nil, fmt.Errorf("group %d: %w", g, err)
+		}
+	}
+	return n, nil
+}
+
+func ownOn(w *wire, cfg *Config, r *Reader) (source, error) {
+	conn, err := nfnl.NewConn(func() (nfnl.Socket, error) {
+		return &wireSocket{wire: w, expired: make(chan struct{})}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	o, err := bindOwn(conn, cfg, r)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return o, nil
+}
+
+// wireSocket is a wire as this project's own reader sees it.
+type wireSocket struct {
+	*wire
+
+	mu      sync.Mutex
+	expired chan struct{} // closed when the deadline is past
+}
+
+func (s *wireSocket) Send(b []byte) error {
+	h := netlink.Header{
+		Length: binary.NativeEndian.Uint32(b), Type: netlink.HeaderType(binary.NativeEndian.Uint16(b[4:])),
+		Flags: netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])), Sequence: binary.NativeEndian.Uint32(b[8:]),
+	}
+	_, err := s.wire.Send(netlink.Message{Header: h, Data: b[16:h.Length]})
+	return err
+}
+
+func (s *wireSocket) Receive(b []byte) (int, error) {
+	s.mu.Lock()
+	expired := s.expired
+	s.mu.Unlock()
+	select {
+	case ms := <-s.datagrams:
+		return copy(b, datagram(ms)), nil
+	case err := <-s.failures:
+		if errors.Is(err, unix.ENOBUFS) {
+			err = nfnl.ErrOverrun
+		}
+		return 0, err
+	case <-s.closed:
+		return 0, net.ErrClosed
+	case <-expired:
+		return 0, os.ErrDeadlineExceeded
+	}
+}
+
+// datagram is what the kernel sends for ms.
+func datagram(ms []netlink.Message) (b []byte) {
+	for _, m := range ms {
+		b = append(b, nfnltest.Message(uint16(m.Header.Type), 0, m.Header.Sequence, m.Data)...)
+	}
+	return b
+}
+
+// SetReadDeadline knows only deadlines that are past.
+func (s *wireSocket) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.IsZero() {
+		s.expired = make(chan struct{})
+	} else {
+		close(s.expired)
+	}
+	return nil
+}
+
+func (s *wireSocket) SetReadBuffer(int) error            { return nil }
+func (s *wireSocket) Join(uint32) error                  { return nil }
+func (s *wireSocket) Memory() (uint32, uint32, error)    { return 0, 0, nil }
+func (s *wireSocket) SetFilter([]nfnl.Instruction) error { return nil }
+
 // message frames the attributes of a packet.
 func message(family uint8, attrs func(b *nfnl.Builder)) netlink.Message {
-	b := nfnl.NewNetfilter(4, 0, 0, family)
-	attrs(b)
-	return netlink.Message{Header: netlink.Header{Type: typePacket}, Data: b.Message().Data}
+	return netlink.Message{Header: netlink.Header{Type: typePacket}, Data: payload(family, attrs)}
 }
 
 // numbered is the shortest packet.
@@ -144,33 +252,7 @@ func numbered(seq uint32) netlink.Message {
 	})
 }
 
-// full has every attribute that the kernel knows.
-func full(b *nfnl.Builder) {
-	b.Bytes(1, []byte{0x86, 0xdd, byte(Forward), 0})
-	b.String(10, "why: ")
-	b.U32(4, 2)
-	b.U32(6, 3)
-	b.U32(5, 4)
-	b.U32(7, 5)
-	b.U32(2, 0xcafe)
-	b.Bytes(8, []byte{0, 6, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0})
-	b.U16(15, 1)
-	b.U16(17, 14)
-	b.Bytes(16, make([]byte, 14))
-	b.Bytes(3, binary.BigEndian.AppendUint64([]byte{0, 0, 0, 0, 0x6b, 0x49, 0xd2, 0}, 250))
-	b.U32(11, 1000)
-	b.U32(14, 1001)
-	b.U32(12, 0)
-	b.U32(13, 99)
-	b.Nested(18, func() { b.U32(3, 14) })
-	b.U32(19, uint32(EstablishedReply))
-	b.Nested(20, func() { b.U16(1, 0x8100); b.U16(2, 7); b.U16(3, 1) })
-	b.Bytes(21, make([]byte, 14))
-	b.U32(500, 1)
-	b.Bytes(9, []byte{0x60, 1, 2, 3, 4})
-}
-
 var _ connection = (*wire)(nil)
 var _ connection = (*netlink.Conn)(nil)
-var _ gonflog.HookFunc = (*Reader)(nil).hook
-var _ gonflog.ErrorFunc = (*Reader)(nil).failed
+var _ gonflog.HookFunc = (*goSocket)(nil).hook
+var _ gonflog.ErrorFunc = (*goSocket)(nil).failed

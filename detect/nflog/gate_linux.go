@@ -10,35 +10,32 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
-const (
-	typePacket = 4 << 8 // NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET (0)
-
-	nfgenLen = 4 // struct nfgenmsg
-
-	cfgFlags     = 6 // NFULA_CFG_FLAGS, be16
-	flagSequence = 1 // NFULNL_CFG_F_SEQ
-)
-
 // wanted are the attributes that Packet is made of (enum nfulnl_attr_type)
 // with the bytes that each must have.
 var wanted = [...]struct {
 	yes bool
 	min int
 }{
-	1:  {true, 4},  // NFULA_PACKET_HDR, struct nfulnl_msg_packet_hdr
-	2:  {true, 4},  // NFULA_MARK
-	3:  {true, 16}, // NFULA_TIMESTAMP, struct nfulnl_msg_packet_timestamp
-	4:  {true, 4},  // NFULA_IFINDEX_INDEV
-	5:  {true, 4},  // NFULA_IFINDEX_OUTDEV
-	6:  {true, 4},  // NFULA_IFINDEX_PHYSINDEV
-	7:  {true, 4},  // NFULA_IFINDEX_PHYSOUTDEV
-	9:  {true, 0},  // NFULA_PAYLOAD
-	10: {true, 0},  // NFULA_PREFIX
-	11: {true, 4},  // NFULA_UID
-	12: {true, 4},  // NFULA_SEQ
-	14: {true, 4},  // NFULA_GID
-	18: {true, 0},  // NFULA_CT
-	19: {true, 4},  // NFULA_CT_INFO
+	attrPacketHdr: {true, 4},
+	attrMark:      {true, 4},
+	attrTimestamp: {true, 16},
+	attrIn:        {true, 4},
+	attrOut:       {true, 4},
+	attrPhysIn:    {true, 4},
+	attrPhysOut:   {true, 4},
+	attrHwAddr:    {true, 2},
+	attrPayload:   {true, 0},
+	attrPrefix:    {true, 0},
+	attrUID:       {true, 4},
+	attrSeq:       {true, 4},
+	attrGlobalSeq: {true, 4},
+	attrGID:       {true, 4},
+	attrHwType:    {true, 2},
+	attrHwHeader:  {true, 0},
+	attrConntrack: {true, 0},
+	attrCTInfo:    {true, 4},
+	attrVLAN:      {true, 0},
+	attrL2Header:  {true, 0},
 }
 
 // connection is the part of *netlink.Conn that gate stands before.
@@ -60,13 +57,15 @@ type connection interface {
 //   - An answer is waited for among the packets which may come before it; these
 //     are kept for later.
 //   - The kernel's refusals are kept, which go-nflog formats away.
-//   - The sequence flag is added to the conntrack flag; go-nflog refuses the
-//     sum of the two as unknown.
+//   - VLAN tags are put in the host's byte order, in which go-nflog reads them.
+//   - The flags of the group are replaced: go-nflog refuses the sum of two as
+//     unknown.
 //
 // Its methods are called from one goroutine at a time: first Listen's, then
 // go-nflog's. Close may be called at any time.
 type gate struct {
-	conn connection
+	conn  connection
+	flags uint16 // NFULA_CFG_FLAGS
 
 	requests int               // sent so far
 	awaited  uint32            // number of the request without an answer, or 0
@@ -82,7 +81,7 @@ func (g *gate) Send(m netlink.Message) error {
 	if len(m.Data) >= nfgenLen {
 		for a := nfnl.Walk(m.Data[nfgenLen:]); a.Next(); {
 			if a.Type == cfgFlags && len(a.Value) == 2 {
-				a.Value[1] |= flagSequence
+				binary.BigEndian.PutUint16(a.Value, g.flags)
 			}
 		}
 	}
@@ -185,6 +184,17 @@ func amend(m netlink.Message) (netlink.Message, bool) {
 		if len(a.Value) < wanted[a.Type].min {
 			return netlink.Message{}, false
 		}
+		switch a.Type {
+		case attrHwAddr:
+			var none nfnl.Fault
+			if hwAddr(a.Attr, &none) == nil {
+				continue
+			}
+		case attrVLAN:
+			if !hostOrder(a.Value) {
+				continue
+			}
+		}
 		// Never overtakes the walk: what is kept moves to the front.
 		kept = binary.NativeEndian.AppendUint16(kept, uint16(4+len(a.Value)))
 		kept = binary.NativeEndian.AppendUint16(kept, a.Type)
@@ -196,4 +206,18 @@ func amend(m netlink.Message) (netlink.Message, bool) {
 	kept[0], kept[1] = unix.AF_INET, unix.NFNETLINK_V0
 	m.Data = kept
 	return m, a.Err() == nil
+}
+
+// hostOrder turns the values of a VLAN tag from network to host byte order, in
+// place. It reports false for a tag of other parts than the two, of which
+// go-nflog makes an error.
+func hostOrder(tag []byte) bool {
+	a := nfnl.Walk(tag)
+	for a.Next() {
+		if a.Type != attrVLANProto && a.Type != attrVLANTCI || len(a.Value) != 2 {
+			return false
+		}
+		binary.NativeEndian.PutUint16(a.Value, binary.BigEndian.Uint16(a.Value))
+	}
+	return a.Err() == nil
 }

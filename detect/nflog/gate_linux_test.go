@@ -36,15 +36,19 @@ func pull(t testing.TB, r *Reader) func() (Packet, error) {
 	}
 }
 
-func TestEveryAttribute(t *testing.T) {
+func TestEveryAttribute(t *testing.T) { readers(t, testEveryAttribute) }
+
+func testEveryAttribute(t *testing.T, goNflog bool) {
 	w := newWire()
-	r, err := listenOn(t, w, nil)
+	r, err := listenOn(t, w, Config{GoNflog: goNflog})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Packet{
 		Time: time.Unix(0x6b49d200, 250_000), Hook: Forward, HwProtocol: 0x86dd, Mark: 0xcafe,
 		In: 2, PhysIn: 3, Out: 4, PhysOut: 5, Prefix: "why: ", UID: 1000, GID: 1001, HasUID: true,
+		HwAddr: []byte{2, 0, 0, 0, 0, 1}, HwType: 1, LinkHeader: []byte{13: 2}, GlobalSeq: 99,
+		VLAN: VLAN{0x8100, 0x6007}, HasVLAN: true,
 		Payload: []byte{0x60, 1, 2, 3, 4}, CTInfo: EstablishedReply, HasCTInfo: true,
 		Conntrack: []byte{8, 0, 3, 0, 0, 0, 0, 14},
 	}
@@ -54,6 +58,9 @@ func TestEveryAttribute(t *testing.T) {
 		m := message(family, full)
 		setSeq(m.Data, uint32(i))
 		want.Seq = uint32(i)
+		if !goNflog {
+			want.Family = Family(family)
+		}
 		w.datagrams <- []netlink.Message{m}
 		got, err := next()
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -70,43 +77,53 @@ func setSeq(data []byte, seq uint32) {
 	}
 }
 
-func TestNoAttributes(t *testing.T) {
+func TestNoAttributes(t *testing.T) { readers(t, testNoAttributes) }
+
+func testNoAttributes(t *testing.T, goNflog bool) {
 	w := newWire()
-	r, err := listenOn(t, w, nil)
+	r, err := listenOn(t, w, Config{GoNflog: goNflog})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.datagrams <- []netlink.Message{message(unix.AF_INET, func(*nfnl.Builder) {})}
-	if got, err := pull(t, r)(); err != nil || !reflect.DeepEqual(got, Packet{}) {
-		t.Errorf("got %+v, %v, want the zero Packet", got, err)
+	var want Packet
+	if !goNflog {
+		want.Family = IPv4
+	}
+	if got, err := pull(t, r)(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 }
 
-// What the receiver holds does not change with the buffer it came in.
-func TestBytesAreCopies(t *testing.T) {
-	w := newWire()
-	r, err := listenOn(t, w, nil)
-	if err != nil {
-		t.Fatal(err)
+// A clone does not change with the buffer that the packet came in.
+func TestClone(t *testing.T) {
+	b := payload(unix.AF_INET, full)
+	p, _, ok := decode(b, newPrefixes())
+	kept := p.Clone()
+	if !ok || !reflect.DeepEqual(p, kept) {
+		t.Fatalf("cloned %+v\nto %+v", p, kept)
 	}
-	m := message(unix.AF_INET, full)
-	w.datagrams <- []netlink.Message{m}
-	p, err := pull(t, r)()
-	if err != nil {
-		t.Fatal(err)
+	want, _, _ := decode(bytes.Clone(b), newPrefixes())
+	clear(b)
+	if !reflect.DeepEqual(kept, want) {
+		t.Errorf("the clone became %+v", kept)
 	}
-	payload, ct := bytes.Clone(p.Payload), bytes.Clone(p.Conntrack)
-	clear(m.Data)
-	if !bytes.Equal(p.Payload, payload) || !bytes.Equal(p.Conntrack, ct) {
-		t.Error("the bytes of a packet are those of the buffer")
+	_ = append(kept.Payload, 0xff) // must not reach the next one
+	if !reflect.DeepEqual(kept, want) {
+		t.Errorf("the clone's bytes are one: %+v", kept)
+	}
+	if none := (Packet{}).Clone(); !reflect.DeepEqual(none, Packet{}) {
+		t.Errorf("the zero Packet was cloned to %+v", none)
 	}
 }
 
 // A batch comes as one datagram, ended by an NLMSG_DONE without NLM_F_MULTI
 // (__nfulnl_send).
-func TestBatch(t *testing.T) {
+func TestBatch(t *testing.T) { readers(t, testBatch) }
+
+func testBatch(t *testing.T, goNflog bool) {
 	w := newWire()
-	r, err := listenOn(t, w, &Config{Threshold: 3})
+	r, err := listenOn(t, w, Config{GoNflog: goNflog, Threshold: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,9 +138,11 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-func TestOverrunAndGap(t *testing.T) {
+func TestOverrunAndGap(t *testing.T) { readers(t, testOverrunAndGap) }
+
+func testOverrunAndGap(t *testing.T, goNflog bool) {
 	w := newWire()
-	r, err := listenOn(t, w, nil)
+	r, err := listenOn(t, w, Config{GoNflog: goNflog})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +166,11 @@ func wantLost(t *testing.T, next func() (Packet, error), want Lost) {
 }
 
 // A packet that cannot be read is missing in the sequence, and told so.
-func TestUnreadableIsLost(t *testing.T) {
+func TestUnreadableIsLost(t *testing.T) { readers(t, testUnreadableIsLost) }
+
+func testUnreadableIsLost(t *testing.T, goNflog bool) {
 	w := newWire()
-	r, err := listenOn(t, w, nil)
+	r, err := listenOn(t, w, Config{GoNflog: goNflog})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,14 +192,20 @@ func TestUnreadableIsLost(t *testing.T) {
 }
 
 // go-nflog calls its error function for ever when that does not say stop.
-func TestSocketFails(t *testing.T) {
+func TestSocketFails(t *testing.T) { readers(t, testSocketFails) }
+
+func testSocketFails(t *testing.T, goNflog bool) {
 	w := newWire()
-	r, err := listenOn(t, w, nil)
+	r, err := listenOn(t, w, Config{GoNflog: goNflog})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.failures <- &netlink.OpError{Op: "receive", Err: os.NewSyscallError("recvmsg", unix.EBADF)}
-	w.failures <- errors.New("must not be asked for")
+	next := os.NewSyscallError("recvmsg", unix.EBADF)
+	if goNflog {
+		next = errors.New("must not be asked for")
+	}
+	w.failures <- next
 	wantLast(t, t.Context(), r, unix.EBADF)
 	wantLast(t, t.Context(), r, unix.EBADF)
 	if err := r.Close(); err != nil {
@@ -187,8 +214,13 @@ func TestSocketFails(t *testing.T) {
 	wantLast(t, t.Context(), r, net.ErrClosed)
 }
 
-func TestRefusals(t *testing.T) {
-	const bind = 2 // after PF_UNBIND and PF_BIND
+func TestRefusals(t *testing.T) { readers(t, testRefusals) }
+
+func testRefusals(t *testing.T, goNflog bool) {
+	first, bind, flags := 0, 0, 0
+	if goNflog { // PF_UNBIND, PF_BIND, BIND, MODE, the others
+		bind, flags = 2, 4
+	}
 	tests := []struct {
 		name  string
 		at    int
@@ -196,24 +228,24 @@ func TestRefusals(t *testing.T) {
 		is    error
 		text  string
 	}{
-		{"capability", 0, unix.EPERM, fs.ErrPermission, "needs CAP_NET_ADMIN"},
-		{"module", 0, unix.EINVAL, errors.ErrUnsupported, "nfnetlink_log"},
+		{"capability", -1, unix.EPERM, fs.ErrPermission, "needs CAP_NET_ADMIN"},
+		{"module", first, unix.EINVAL, errors.ErrUnsupported, "nfnetlink_log"},
 		{"taken", bind, unix.EPERM, fs.ErrPermission, "another process listens on this group"},
 		{"taken at the same time", bind, unix.EEXIST, fs.ErrPermission, "another process listens on this group"},
 		{"no memory", bind, unix.ENOMEM, unix.ENOMEM, "memory"},
-		{"conntrack", bind + 2, unix.EOPNOTSUPP, errors.ErrUnsupported, "CONFIG_NETFILTER_NETLINK_GLUE_CT"},
+		{"conntrack", flags, unix.EOPNOTSUPP, errors.ErrUnsupported, "CONFIG_NETFILTER_NETLINK_GLUE_CT"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWire()
 			w.refuse = func(i int) syscall.Errno {
-				if i == tt.at {
+				if i == tt.at || tt.at < 0 {
 					return tt.errno
 				}
 				return 0
 			}
-			_, err := listenOn(t, w, &Config{Group: 5, Conntrack: true})
-			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
+			_, err := listenOn(t, w, Config{GoNflog: goNflog, Groups: []uint16{5}, Conntrack: WithConntrack})
+			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), "group 5: ") || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v, want %v and %q", err, tt.is, tt.text)
 			}
 			select {
@@ -227,18 +259,24 @@ func TestRefusals(t *testing.T) {
 
 // Packets that come before the answer to a request of Listen are not lost, nor
 // taken for it.
-func TestPacketsBeforeTheAnswer(t *testing.T) {
+func TestPacketsBeforeTheAnswer(t *testing.T) { readers(t, testPacketsBeforeTheAnswer) }
+
+func testPacketsBeforeTheAnswer(t *testing.T, goNflog bool) {
 	w := newWire()
+	answers := 0 // before those to the binding of two groups, or
+	if goNflog {
+		answers = 3 // of one
+	}
 	w.before = func(i int) []netlink.Message {
-		switch i {
-		case 3:
+		switch i - answers {
+		case 0:
 			return []netlink.Message{message(unix.AF_INET6, func(b *nfnl.Builder) { b.String(10, "early") })}
-		case 4:
+		case 1:
 			return []netlink.Message{numbered(0), numbered(1), {Header: netlink.Header{Type: netlink.Done}}}
 		}
 		return nil
 	}
-	r, err := listenOn(t, w, nil)
+	r, err := listenOn(t, w, Config{GoNflog: goNflog, Groups: []uint16{0, 6}[:2-min(answers, 1)]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,9 +290,14 @@ func TestPacketsBeforeTheAnswer(t *testing.T) {
 }
 
 // The requests say what Config says.
-func TestRequests(t *testing.T) {
+func TestRequests(t *testing.T) { readers(t, testRequests) }
+
+func testRequests(t *testing.T, goNflog bool) {
 	w := newWire()
-	_, err := listenOn(t, w, &Config{Group: 0x0102, Snaplen: 77, Threshold: 9, FlushInterval: 25 * time.Millisecond, Conntrack: true})
+	_, err := listenOn(t, w, Config{
+		GoNflog: goNflog, Groups: []uint16{0x0102},
+		Snaplen: 77, Threshold: 9, FlushInterval: 25 * time.Millisecond, Conntrack: WithConntrack,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +315,7 @@ func TestRequests(t *testing.T) {
 		2: {0, 0, 0, 77, 2, 0}, // NFULA_CFG_MODE: NFULNL_COPY_PACKET
 		4: {0, 0, 0, 3},        // NFULA_CFG_TIMEOUT: 30 ms
 		5: {0, 0, 0, 9},        // NFULA_CFG_QTHRESH
-		6: {0, 1 | 4},          // NFULA_CFG_FLAGS: NFULNL_CFG_F_SEQ | _CONNTRACK
+		6: {0, 1 | 2 | 4},      // NFULA_CFG_FLAGS: NFULNL_CFG_F_SEQ | _SEQ_GLOBAL | _CONNTRACK
 	} {
 		if !bytes.Equal(got[typ], want) {
 			t.Errorf("attribute %d is %v, want %v", typ, got[typ], want)
@@ -281,8 +324,10 @@ func TestRequests(t *testing.T) {
 }
 
 func TestNoNamespace(t *testing.T) {
-	_, err := Listen(&Config{NetNS: "/proc/self/ns/absent"})
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got %v, want fs.ErrNotExist", err)
-	}
+	readers(t, func(t *testing.T, goNflog bool) {
+		_, err := Listen(&Config{NetNS: "/proc/self/ns/absent", Groups: []uint16{5}, GoNflog: goNflog})
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got %v, want fs.ErrNotExist", err)
+		}
+	})
 }

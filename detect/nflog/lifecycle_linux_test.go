@@ -17,10 +17,12 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
-func TestLiveCloseAndCancel(t *testing.T) {
+func TestLiveCloseAndCancel(t *testing.T) { readers(t, liveCloseAndCancel) }
+
+func liveCloseAndCancel(t *testing.T, goNflog bool) {
 	_, server := lab.Two(t)
 	for range 3 { // each time, the group is free again
-		r := listenAt(t, server, Config{Group: group})
+		r := listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		wantLast(t, ctx, r, context.DeadlineExceeded)
 		cancel()
@@ -39,24 +41,28 @@ func TestLiveCloseAndCancel(t *testing.T) {
 }
 
 // Close lets go of a reader that has packets nobody has asked for.
-func TestLiveCloseFull(t *testing.T) {
+func TestLiveCloseFull(t *testing.T) { readers(t, liveCloseFull) }
+
+func liveCloseFull(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, udpRule(nft.Log{}))
-	r := listenAt(t, server, Config{Group: group})
+	r := listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
 	sendUDP(t, client, netip.AddrPortFrom(server.Addr4(), 9), 100)
 	for range r.Packets(t.Context()) {
 		break
 	}
 	closeReader(t, r)
 	wantLast(t, t.Context(), r, net.ErrClosed)
-	listenAt(t, server, Config{Group: group})
+	listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
 }
 
-func TestLiveNoGoroutineIsLeft(t *testing.T) {
+func TestLiveNoGoroutineIsLeft(t *testing.T) { readers(t, liveNoGoroutineIsLeft) }
+
+func liveNoGoroutineIsLeft(t *testing.T, goNflog bool) {
 	_, server := lab.Two(t)
 	before := runtime.NumGoroutine()
 	for range 20 {
-		r := listenAt(t, server, Config{Group: group})
+		r := listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		wantLast(t, ctx, r, context.DeadlineExceeded)
 		cancel()
@@ -72,26 +78,30 @@ func TestLiveNoGoroutineIsLeft(t *testing.T) {
 	t.Errorf("%d goroutines before, %d after", before, after)
 }
 
-func TestLiveSecondListener(t *testing.T) {
+func TestLiveSecondListener(t *testing.T) { readers(t, liveSecondListener) }
+
+func liveSecondListener(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
-	listenAt(t, server, Config{Group: group})
-	_, err := Listen(&Config{NetNS: server.NetNS(), Group: group})
+	listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
+	_, err := Listen(&Config{NetNS: server.NetNS(), Groups: []uint16{group}})
 	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "group 5: another process listens") {
 		t.Errorf("got %v", err)
 	}
-	listenAt(t, server, Config{Group: group + 1})
-	listenAt(t, client, Config{Group: group})
+	listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group + 1}})
+	listenAt(t, client, Config{GoNflog: goNflog, Groups: []uint16{group}})
 }
 
 // The same errno as that of a second listener, another text.
-func TestLiveNoCapability(t *testing.T) {
+func TestLiveNoCapability(t *testing.T) { readers(t, liveNoCapability) }
+
+func liveNoCapability(t *testing.T, goNflog bool) {
 	_, server := lab.Two(t)
 	err := server.Do(func() error { // on a thread that ends with it
 		none := [2]unix.CapUserData{}
 		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
 			return err
 		}
-		r, err := Listen(&Config{Group: group})
+		r, err := Listen(&Config{GoNflog: goNflog, Groups: []uint16{group}})
 		if err == nil {
 			closeReader(t, r)
 		}
@@ -103,7 +113,9 @@ func TestLiveNoCapability(t *testing.T) {
 }
 
 // Listen does not mistake packets for answers, nor lose the first.
-func TestLiveListenInFlood(t *testing.T) {
+func TestLiveListenInFlood(t *testing.T) { readers(t, liveListenInFlood) }
+
+func liveListenInFlood(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, udpRule(nft.Log{}))
 	c, err := client.Dial(t.Context(), "udp", netip.AddrPort{}, netip.AddrPortFrom(server.Addr4(), 9), nil)
@@ -120,7 +132,7 @@ func TestLiveListenInFlood(t *testing.T) {
 		}
 	}()
 	for i := range 60 {
-		r := listenAt(t, server, Config{Group: group, ReadBuffer: i % 2}) // the default, or as good as none
+		r := listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}, ReadBuffer: i % 2}) // the default, or as good as none
 		for _, err := range r.Packets(t.Context()) {
 			if err == nil {
 				break

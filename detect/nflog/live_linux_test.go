@@ -20,7 +20,7 @@ import (
 const group = 5
 
 // rules makes h log what the rules match, at one hook.
-func rules(t *testing.T, h *lab.Host, hook nft.Hook, rs ...nft.Rule) {
+func rules(t testing.TB, h *lab.Host, hook nft.Hook, rs ...nft.Rule) {
 	t.Helper()
 	err := h.Rules(t.Context(), nft.Table{
 		Family: nft.INet, Name: "log",
@@ -32,7 +32,7 @@ func rules(t *testing.T, h *lab.Host, hook nft.Hook, rs ...nft.Rule) {
 }
 
 // listen is Listen on h until the test ends.
-func listenAt(t *testing.T, h *lab.Host, cfg Config) *Reader {
+func listenAt(t testing.TB, h *lab.Host, cfg Config) *Reader {
 	t.Helper()
 	cfg.NetNS = h.NetNS()
 	r, err := Listen(&cfg)
@@ -48,7 +48,7 @@ func listenAt(t *testing.T, h *lab.Host, cfg Config) *Reader {
 }
 
 // sendUDP sends n datagrams from one host to another.
-func sendUDP(t *testing.T, from *lab.Host, to netip.AddrPort, n int) {
+func sendUDP(t testing.TB, from *lab.Host, to netip.AddrPort, n int) {
 	t.Helper()
 	c, err := from.Dial(t.Context(), "udp", netip.AddrPort{}, to, nil)
 	if err != nil {
@@ -67,10 +67,12 @@ func udpRule(log nft.Log) nft.Rule {
 	return nft.Rule{Proto: nft.UDP, DstPort: 9, Log: &log, Counter: true, Verdict: nft.Drop}
 }
 
-func TestLivePacket(t *testing.T) {
+func TestLivePacket(t *testing.T) { readers(t, livePacket) }
+
+func livePacket(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, udpRule(nft.Log{Prefix: "why not: "}))
-	next := pull(t, listenAt(t, server, Config{Group: group}))
+	next := pull(t, listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}}))
 	var fastest time.Duration
 	stamped := false
 	for seq, a := range []netip.Addr{server.Addr4(), server.Addr6(), server.Addr4(), server.Addr6(), server.Addr4()} {
@@ -115,12 +117,14 @@ func yes(b bool) string {
 }
 
 // The hooks after Forward have no time; Snaplen cuts.
-func TestLiveOutput(t *testing.T) {
+func TestLiveOutput(t *testing.T) { readers(t, liveOutput) }
+
+func liveOutput(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rule := udpRule(nft.Log{})
 	rule.Verdict = nft.Accept
 	rules(t, client, nft.Output, rule)
-	next := pull(t, listenAt(t, client, Config{Group: group, Snaplen: 24}))
+	next := pull(t, listenAt(t, client, Config{GoNflog: goNflog, Groups: []uint16{group}, Snaplen: 24}))
 	sendUDP(t, client, netip.AddrPortFrom(server.Addr4(), 9), 1)
 	p, err := next()
 	if err != nil {
@@ -132,10 +136,12 @@ func TestLiveOutput(t *testing.T) {
 }
 
 // A UID on Input is the proof of a live socket.
-func TestLiveUID(t *testing.T) {
+func TestLiveUID(t *testing.T) { readers(t, liveUID) }
+
+func liveUID(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, nft.Rule{Proto: nft.TCP, DstPort: 80, Log: &nft.Log{Group: group}})
-	r := listenAt(t, server, Config{Group: group})
+	r := listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}})
 	ln, err := server.Listen("tcp4", netip.AddrPortFrom(netip.Addr{}, 80))
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +202,9 @@ func nextTCP(t *testing.T, next func() (Packet, error), flags packet.TCPFlags) P
 }
 
 // Connection tracking tells group 0 why a packet is invalid.
-func TestLiveInvalid(t *testing.T) {
+func TestLiveInvalid(t *testing.T) { readers(t, liveInvalid) }
+
+func liveInvalid(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, nft.Rule{CTState: nft.Invalid, Verdict: nft.Drop})
 	for name, value := range map[string]string{
@@ -209,7 +217,7 @@ func TestLiveInvalid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	next := pull(t, listenAt(t, server, Config{Threshold: 50}))
+	next := pull(t, listenAt(t, server, Config{Groups: []uint16{0}, GoNflog: goNflog, Threshold: 50}))
 	for _, a := range []netip.Addr{server.Addr4(), server.Addr6()} {
 		sendRaw(t, client, a, scan)
 		p, err := next()
@@ -251,10 +259,12 @@ func sendRaw(t *testing.T, from *lab.Host, to netip.Addr, segment []byte) {
 }
 
 // Every packet that does not arrive is counted.
-func TestLiveLoss(t *testing.T) {
+func TestLiveLoss(t *testing.T) { readers(t, liveLoss) }
+
+func liveLoss(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, udpRule(nft.Log{}))
-	r := listenAt(t, server, Config{Group: group, ReadBuffer: 1})
+	r := listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}, ReadBuffer: 1})
 	to := netip.AddrPortFrom(server.Addr4(), 9)
 	sendUDP(t, client, to, 3000) // while nobody ranges
 	var received, lost uint64
@@ -291,10 +301,12 @@ func TestLiveLoss(t *testing.T) {
 }
 
 // A lone packet does not wait longer than FlushInterval for others.
-func TestLiveThreshold(t *testing.T) {
+func TestLiveThreshold(t *testing.T) { readers(t, liveThreshold) }
+
+func liveThreshold(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
 	rules(t, server, nft.Input, udpRule(nft.Log{}))
-	next := pull(t, listenAt(t, server, Config{Group: group, Threshold: 10, FlushInterval: 50 * time.Millisecond}))
+	next := pull(t, listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}, Threshold: 10, FlushInterval: 50 * time.Millisecond}))
 	to := netip.AddrPortFrom(server.Addr4(), 9)
 	start := time.Now()
 	sendUDP(t, client, to, 1)
@@ -312,15 +324,17 @@ func TestLiveThreshold(t *testing.T) {
 	}
 }
 
-func TestLiveConntrack(t *testing.T) {
+func TestLiveConntrack(t *testing.T) { readers(t, liveConntrack) }
+
+func liveConntrack(t *testing.T, goNflog bool) {
 	client, server := lab.Two(t)
-	r, err := Listen(&Config{NetNS: server.NetNS(), Group: group, Conntrack: true})
+	r, err := Listen(&Config{NetNS: server.NetNS(), Groups: []uint16{group}, Conntrack: WithConntrack})
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Log("SUPPORT: conntrack data in NFLOG: no")
 		if !strings.Contains(err.Error(), "CONFIG_NETFILTER_NETLINK_GLUE_CT") {
 			t.Error(err)
 		}
-		listenAt(t, server, Config{Group: group}) // the group is free to fall back
+		listenAt(t, server, Config{GoNflog: goNflog, Groups: []uint16{group}}) // the group is free to fall back
 		t.Skip(err)
 	}
 	if err != nil {
@@ -360,7 +374,9 @@ func hasTuple(b []byte) (found bool) {
 
 // Rules of the netdev family: a message go-nflog alone misreads, and in this
 // group, one that ends the process.
-func TestLiveNetdev(t *testing.T) {
+func TestLiveNetdev(t *testing.T) { readers(t, liveNetdev) }
+
+func liveNetdev(t *testing.T, goNflog bool) {
 	lab.Tool(t, "nft")
 	client, server := lab.Two(t)
 	_, err := server.Exec(t.Context(), "nft", `add table netdev t; add chain netdev t c { type filter hook ingress device "client" priority 0; }; `+
@@ -368,7 +384,7 @@ func TestLiveNetdev(t *testing.T) {
 	if err != nil {
 		t.Skipf("no netdev rules here: %v", err)
 	}
-	next := pull(t, listenAt(t, server, Config{Group: 256}))
+	next := pull(t, listenAt(t, server, Config{Groups: []uint16{256}}))
 	for _, a := range []netip.Addr{server.Addr4(), server.Addr6()} {
 		sendUDP(t, client, netip.AddrPortFrom(a, 9), 1)
 		p, err := next()

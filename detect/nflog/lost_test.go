@@ -67,10 +67,10 @@ func FuzzSequence(f *testing.F) {
 
 func TestLostError(t *testing.T) {
 	for want, lost := range map[string]*Lost{
-		"nflog: receive buffer overrun: packets were lost":              {Overrun: true},
-		"nflog: the sequence started again: packets may have been lost": {},
-		"nflog: 1 packet was lost":                                      {Count: 1},
-		"nflog: 1048576 packets were lost":                              {Count: 1 << 20},
+		"nflog: receive buffer overrun: packets were lost":                       {Overrun: true},
+		"nflog: group 7: the sequence started again: packets may have been lost": {Group: 7},
+		"nflog: group 7: 1 packet was lost":                                      {Group: 7, Count: 1},
+		"nflog: group 7: 1048576 packets were lost":                              {Group: 7, Count: 1 << 20},
 	} {
 		if got := lost.Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -2,12 +2,21 @@ package nflog
 
 import (
 	"fmt"
+	"net"
 	"time"
 )
 
-// Packet is one logged packet. Its bytes are copies that belong to whoever
-// received it, and stay good.
+// Packet is one logged packet. Payload, Conntrack, HwAddr and LinkHeader are
+// the receive buffer's and good until the range's next turn: Clone what is to
+// be kept, or sent to another goroutine. All else is the receiver's.
 type Packet struct {
+	// Group is the NFLOG group that the packet was logged to.
+	Group uint16
+
+	// Family is the kind of table that the rule stands in, and so what the
+	// numbers of Hook mean. It is 0, unknown, with Config.GoNflog.
+	Family Family
+
 	// Time is when the machine received the packet, on the wall clock in
 	// microseconds. It is zero for Output, Postrouting and Ingress, where the
 	// kernel gives none; and before Linux 6.6 (commit 1d85594fd3e7) everywhere,
@@ -15,8 +24,9 @@ type Packet struct {
 	Time time.Time
 
 	// Hook is where the rule stands (nfulnl_msg_packet_hdr.hook). It is 0
-	// for the INVALID packets of group 0, which no rule logs. In the netdev
-	// family the numbers mean other things: 0 is ingress, 1 is egress.
+	// for the INVALID packets of group 0, which no rule logs. In two families
+	// the numbers mean other things: in NetDev 0 is ingress and 1 egress, in
+	// ARP 0 is input and 1 output.
 	Hook Hook
 
 	// HwProtocol is the EtherType: 0x0800 for IPv4 (ETH_P_IP), 0x86dd for
@@ -32,6 +42,23 @@ type Packet struct {
 	// 0 where there is none. On a bridge they are the bridge, and PhysIn and
 	// PhysOut its ports (with br_netfilter, or in the bridge family).
 	In, Out, PhysIn, PhysOut uint32
+
+	// HwAddr is the link-layer address that the packet came from, for the
+	// hooks up to Forward; empty where there is none. It has at most 8 bytes.
+	HwAddr net.HardwareAddr
+
+	// HwType is the kind of link that the packet came in by (ARPHRD_ETHER is
+	// 1), and LinkHeader the whole header it had there: for Ethernet the two
+	// addresses and the EtherType, 14 bytes. They are absent for packets that
+	// came in by none. In the bridge family, LinkHeader is there on
+	// every hook.
+	HwType     uint16
+	LinkHeader []byte
+
+	// VLAN is the tag that the packet carries (HasVLAN), told in the bridge and
+	// netdev families only.
+	VLAN    VLAN
+	HasVLAN bool
 
 	// Prefix is the rule's log prefix, as it was written; for the INVALID
 	// packets of group 0, the reason.
@@ -55,12 +82,18 @@ type Packet struct {
 	// for packets logged while Listen was still setting the group up.
 	Seq uint32
 
+	// GlobalSeq numbers the packets of all groups of the network namespace in
+	// the order of logging, and wraps: it orders those of different groups
+	// where a Threshold makes them arrive in batches. Groups of other
+	// listeners that asked for it use up numbers, so that a gap is no loss.
+	GlobalSeq uint32
+
 	// Payload is the packet from its network header on, at most
 	// Config.Snaplen bytes.
 	Payload []byte
 
 	// CTInfo relates the packet to its conntrack entry (HasCTInfo). Without
-	// Config.Conntrack it is absent; with it, absent is what the ct state of
+	// Reader.Conntrack it is absent; with it, absent is what the ct state of
 	// a rule calls invalid or untracked: a packet without an entry.
 	CTInfo    CTInfo
 	HasCTInfo bool
@@ -69,6 +102,67 @@ type Packet struct {
 	// those of a conntrack message (CTA_TUPLE_ORIG, …). It is nil without
 	// HasCTInfo.
 	Conntrack []byte
+}
+
+// Clone returns p with bytes of its own, which stay good.
+func (p Packet) Clone() Packet {
+	b := make([]byte, 0, len(p.Payload)+len(p.Conntrack)+len(p.HwAddr)+len(p.LinkHeader))
+	keep := func(v []byte) []byte {
+		if v == nil {
+			return nil
+		}
+		at := len(b)
+		b = append(b, v...)
+		return b[at:len(b):len(b)]
+	}
+	p.Payload, p.Conntrack = keep(p.Payload), keep(p.Conntrack)
+	p.HwAddr, p.LinkHeader = keep(p.HwAddr), keep(p.LinkHeader)
+	return p
+}
+
+// VLAN is a VLAN tag (IEEE 802.1Q).
+type VLAN struct {
+	// Proto is the tag's EtherType: 0x8100 (ETH_P_8021Q) or 0x88a8
+	// (ETH_P_8021AD).
+	Proto uint16
+	// TCI is the tag control information: priority, drop eligibility, ID.
+	TCI uint16
+}
+
+// ID returns the number of the VLAN, 0 to 4095.
+func (v VLAN) ID() uint16 { return v.TCI & 0xfff }
+
+// Family is the kind of table that a rule stands in (enum NFPROTO_…). Rules of
+// an inet table log as IPv4 or IPv6, except in its ingress hook.
+type Family uint8
+
+// The families that log packets.
+const (
+	INet   Family = 1  // NFPROTO_INET
+	IPv4   Family = 2  // NFPROTO_IPV4
+	ARP    Family = 3  // NFPROTO_ARP
+	NetDev Family = 5  // NFPROTO_NETDEV
+	Bridge Family = 7  // NFPROTO_BRIDGE
+	IPv6   Family = 10 // NFPROTO_IPV6
+)
+
+// String returns the name that nft gives the family.
+func (f Family) String() string {
+	switch f {
+	case INet:
+		return "inet"
+	case IPv4:
+		return "ip"
+	case ARP:
+		return "arp"
+	case NetDev:
+		return "netdev"
+	case Bridge:
+		return "bridge"
+	case IPv6:
+		return "ip6"
+	}
+	return fmt.Sprintf("family %d", uint8(f))
 }
 
 // Hook is a netfilter hook (enum nf_inet_hooks).
@@ -102,44 +196,3 @@ func (h Hook) String() string {
 	}
 	return fmt.Sprintf("hook %d", uint8(h))
 }
-
-// CTInfo is how a packet relates to its conntrack entry (enum
-// ip_conntrack_info).
-type CTInfo uint32
-
-// The values of CTInfo. Those with Reply travel in the direction of the
-// answers.
-const (
-	Established      CTInfo = 0 // IP_CT_ESTABLISHED
-	Related          CTInfo = 1 // IP_CT_RELATED
-	New              CTInfo = 2 // IP_CT_NEW
-	EstablishedReply CTInfo = 3 // IP_CT_ESTABLISHED_REPLY
-	RelatedReply     CTInfo = 4 // IP_CT_RELATED_REPLY
-	NewReply         CTInfo = 5 // IP_CT_NEW_REPLY, of old kernels
-	Untracked        CTInfo = 7 // IP_CT_UNTRACKED, of which the kernel logs no entry
-)
-
-// String returns the name of the constant in lower case, such as
-// "established reply".
-func (c CTInfo) String() string {
-	switch c {
-	case Established:
-		return "established"
-	case Related:
-		return "related"
-	case New:
-		return "new"
-	case EstablishedReply:
-		return "established reply"
-	case RelatedReply:
-		return "related reply"
-	case NewReply:
-		return "new reply"
-	case Untracked:
-		return "untracked"
-	}
-	return fmt.Sprintf("ctinfo %d", uint32(c))
-}
-
-// Reply reports whether the packet travels in the direction of the answers.
-func (c CTInfo) Reply() bool { return c >= EstablishedReply && c <= NewReply }

@@ -2,23 +2,28 @@ package nflog
 
 import (
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"iter"
 	"net"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
-// Config says what to listen to. A nil *Config is the zero Config: group 0.
+// Config says what to listen to. Groups is required.
 type Config struct {
 	// NetNS is the path of the network namespace, such as /run/netns/blue or
 	// /proc/1234/ns/net; empty is the namespace of the calling thread. To
 	// enter another one takes CAP_SYS_ADMIN.
 	NetNS string
 
-	// Group is the NFLOG group of the rule.
-	Group uint16
+	// Groups are the NFLOG groups of the rules. The packets of all come in the
+	// order in which the kernel delivers them, which is that of logging if
+	// Threshold is 1. To group 0 the kernel itself logs.
+	Groups []uint16
 
 	// Snaplen is how many bytes of each packet the kernel copies, from the
 	// network header on; 65531 is the most. A rule may ask for fewer (nft
@@ -52,24 +57,41 @@ type Config struct {
 
 	// Conntrack asks for the conntrack entry with each packet:
 	// Packet.Conntrack and CTInfo. The kernel needs
-	// CONFIG_NETFILTER_NETLINK_GLUE_CT; without it, Listen answers
-	// errors.ErrUnsupported.
-	Conntrack bool
+	// CONFIG_NETFILTER_NETLINK_GLUE_CT and the module nf_conntrack_netlink.
+	Conntrack ConntrackMode
+
+	// GoNflog reads through github.com/florianl/go-nflog/v2, at many times the
+	// cost: a socket for each group, whose packets then come in no order among
+	// groups, and without Packet.Family.
+	GoNflog bool
 }
 
+// ConntrackMode says whether packets come with their conntrack entries.
+type ConntrackMode uint8
+
+// The values of ConntrackMode.
 const (
+	// WithoutConntrack asks for none.
+	WithoutConntrack ConntrackMode = iota
+	// WithConntrackIfSupported asks for them where the kernel can;
+	// Reader.Conntrack tells whether.
+	WithConntrackIfSupported
+	// WithConntrack asks for them; where the kernel cannot, Listen answers
+	// errors.ErrUnsupported.
+	WithConntrack
+)
+
+const (
+	maxSnaplen           = 65531 // NFULNL_COPY_RANGE_MAX
 	defaultSnaplen       = 256
 	defaultReadBuffer    = 4 << 20
 	defaultThreshold     = 1
 	defaultFlushInterval = 100 * time.Millisecond
 )
 
-// withDefaults returns a copy with nothing left at zero.
+// withDefaults returns a copy with no number left at zero.
 func (c *Config) withDefaults() Config {
-	var d Config
-	if c != nil {
-		d = *c
-	}
+	d := *c
 	if d.Snaplen == 0 {
 		d.Snaplen = defaultSnaplen
 	}
@@ -85,126 +107,131 @@ func (c *Config) withDefaults() Config {
 	return d
 }
 
+// check refuses what cannot be listened to.
+func (c *Config) check() error {
+	if c == nil || len(c.Groups) == 0 {
+		return errors.New("nflog: Config.Groups is empty: name the NFLOG groups of the rules")
+	}
+	for i, g := range c.Groups {
+		if slices.Contains(c.Groups[:i], g) {
+			return fmt.Errorf("nflog: Config.Groups has group %d twice", g)
+		}
+	}
+	return nil
+}
+
 // centiseconds is FlushInterval as the kernel wants it, rounded up.
 func (c *Config) centiseconds() uint32 {
 	const unit = 10 * time.Millisecond
 	return uint32((min(c.FlushInterval, time.Hour)-1)/unit + 1) // the kernel multiplies it by HZ in 32 bits
 }
 
-// Reader listens to one group. It is safe for concurrent use; ranges that run
-// side by side share the packets among them.
+// Reader listens to groups. Close may be called at any time; only one range at
+// a time may be under way.
 type Reader struct {
-	source io.Closer
-
-	// events has no buffer: a packet that is not yet asked for holds up the
-	// source, so that it is the kernel's queue that fills and the loss has a
-	// number.
-	events chan event
-	seq    sequence // the source's
-
-	end    sync.Once
-	ended  chan struct{} // closed when no event follows
-	err    error         // why, once ended
-	closed atomic.Bool
+	source    source
+	conntrack bool
+	ranging   atomic.Bool
+	closed    atomic.Bool
 }
 
-// event is a packet, or the error that goes in its place.
-type event struct {
-	packet Packet
-	err    error
+// source is where packets come from.
+type source interface {
+	// packets yields them, and goes on where the last call was broken off. It
+	// yields the error that ends it, after which it does not call yield again.
+	packets(ctx context.Context, yield func(Packet, error) bool)
+	Close() error
 }
 
-func newReader() *Reader {
-	return &Reader{events: make(chan event), ended: make(chan struct{})}
+// errRanging is the answer to a second range beside the first.
+var errRanging = errors.New("nflog: another range over this Reader is under way")
+
+// Listen binds the groups. When it returns, packets logged from now on are
+// seen.
+//
+// Errors: fs.ErrPermission without CAP_NET_ADMIN in the network namespace, or
+// when another process (or another Reader) listens on a group there already;
+// fs.ErrNotExist when Config.NetNS is gone; errors.ErrUnsupported when the
+// kernel has no nfnetlink_log, or cannot do Config.Conntrack.
+func Listen(cfg *Config) (*Reader, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	c := cfg.withDefaults()
+	r, err := listen(&c)
+	if c.Conntrack == WithConntrackIfSupported && errors.Is(err, errNoGlue) {
+		c.Conntrack = WithoutConntrack
+		r, err = listen(&c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nflog: %w", err)
+	}
+	return r, nil
 }
+
+// attempts to bind the groups: packets may crowd out the kernel's answers.
+const attempts = 5
+
+func listen(cfg *Config) (r *Reader, err error) {
+	bind := listenOwn
+	if cfg.GoNflog {
+		bind = listenGoNflog
+	}
+	for range attempts {
+		r = &Reader{conntrack: cfg.Conntrack != WithoutConntrack}
+		if r.source, err = bind(cfg, r); !errors.Is(err, nfnl.ErrOverrun) {
+			break
+		}
+	}
+	return r, err
+}
+
+// Conntrack reports whether packets come with their conntrack entries, if they
+// have one.
+func (r *Reader) Conntrack() bool { return r.conntrack }
 
 // Packets returns the packets as they come. A nil error goes with a packet. A
 // *Lost (errors.Is ErrLost) is a fact to report, after which ranging goes on;
 // any other error is the last: the context's, net.ErrClosed after Close, or
 // that of the socket.
 //
-// Breaking off and ranging again goes on with the next packet. The group stays
-// bound in between: until Close, packets queue up in the kernel.
+// The bytes of a packet are good until the range's next turn: see
+// Packet.Clone.
+//
+// Breaking off and ranging again goes on with the next packet. The groups stay
+// bound in between: until Close, packets queue up in the kernel. A range beside
+// another one gets an error.
 func (r *Reader) Packets(ctx context.Context) iter.Seq2[Packet, error] {
 	return func(yield func(Packet, error) bool) {
-		for {
-			e, err := r.next(ctx)
-			if err != nil {
-				yield(Packet{}, err)
-				return
-			}
-			if !yield(e.packet, e.err) {
-				return
-			}
+		if !r.ranging.CompareAndSwap(false, true) {
+			yield(Packet{}, errRanging)
+			return
 		}
+		defer r.ranging.Store(false)
+		if err := r.over(ctx); err != nil {
+			yield(Packet{}, err)
+			return
+		}
+		r.source.packets(ctx, yield)
 	}
 }
 
-// next waits for an event; the error is a final one.
-func (r *Reader) next(ctx context.Context) (event, error) {
-	if ctx.Err() != nil {
-		return event{}, context.Cause(ctx)
-	}
-	select {
-	case <-r.ended:
-		return event{}, r.reason()
-	default:
-	}
-	select {
-	case e := <-r.events:
-		return e, nil
-	case <-r.ended:
-		return event{}, r.reason()
-	case <-ctx.Done():
-		return event{}, context.Cause(ctx)
-	}
-}
-
-func (r *Reader) reason() error {
-	if r.closed.Load() {
+// over is the reason why a range yields no more, or nil.
+func (r *Reader) over(ctx context.Context) error {
+	switch {
+	case r.closed.Load():
 		return net.ErrClosed
+	case ctx.Err() != nil:
+		return nfnl.Ended(ctx)
 	}
-	return r.err
+	return nil
 }
 
-// Close gives the group back and ends every range with net.ErrClosed. It does
-// not wait for them. A second Close answers net.ErrClosed.
+// Close gives the groups back and ends a range under way with net.ErrClosed.
+// It does not wait for that. A second Close answers net.ErrClosed.
 func (r *Reader) Close() error {
 	if !r.closed.CompareAndSwap(false, true) {
 		return net.ErrClosed
 	}
-	r.fail(net.ErrClosed)
 	return r.source.Close()
-}
-
-// deliver hands a packet over, and before it what its number reveals. It waits
-// until both are taken and reports false when no more are wanted. Only the
-// source calls it, from one goroutine.
-func (r *Reader) deliver(p Packet, numbered bool) bool {
-	if numbered {
-		if lost := r.seq.advance(p.Seq); lost != nil && !r.send(event{err: lost}) {
-			return false
-		}
-	}
-	return r.send(event{packet: p})
-}
-
-// overrun tells that the kernel has dropped packets; see deliver.
-func (r *Reader) overrun() bool { return r.send(event{err: &Lost{Overrun: true}}) }
-
-// fail ends the sequence. The first reason stays.
-func (r *Reader) fail(err error) {
-	r.end.Do(func() {
-		r.err = err
-		close(r.ended)
-	})
-}
-
-func (r *Reader) send(e event) bool {
-	select {
-	case r.events <- e:
-		return true
-	case <-r.ended:
-		return false
-	}
 }

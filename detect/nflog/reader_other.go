@@ -8,7 +8,6 @@ import (
 	"runtime"
 )
 
-// Listen answers errors.ErrUnsupported: NFLOG is Linux's.
-func Listen(*Config) (*Reader, error) {
-	return nil, fmt.Errorf("nflog on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+func listenGoNflog(*Config, *Reader) (source, error) {
+	return nil, fmt.Errorf("NFLOG on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -48,8 +48,8 @@ const (
 	// CauseUntrackedReturn, C15: one direction of a tracked connection is
 	// exempt from tracking (notrack).
 	CauseUntrackedReturn Cause = "untracked-return"
-	// CauseAsymmetric, C16: the answers of a forwarded connection take another
-	// way, so that this host sees half of it.
+	// CauseAsymmetric, C16: the two directions of a forwarded connection take
+	// different ways, so that this host sees half of it.
 	CauseAsymmetric Cause = "asymmetric-route"
 	// CauseSynMissed, C17: the answer to a SYN that the tracker does not know.
 	CauseSynMissed Cause = "syn-missed"
@@ -79,6 +79,29 @@ const (
 	// CausePeerForgot, C28: the peer's firewall refused a packet of a
 	// connection that is made.
 	CausePeerForgot Cause = "peer-forgot"
+	// CausePeerNoService, C29: the peer says that nothing listens on a UDP port.
+	CausePeerNoService Cause = "no-service-at-peer"
+	// CauseBanned, C30: the rule that refused looks the source up in a set.
+	CauseBanned Cause = "banned"
+	// CauseOverLimit, C31: the rule that refused counts: a rate, or
+	// connections.
+	CauseOverLimit Cause = "over-limit"
+	// CauseDiscovery, C32: a neighbour or router discovery message of IPv6 is
+	// refused, without which the link does not work.
+	CauseDiscovery Cause = "discovery-refused"
+	// CauseFragment, C33: a fragment other than the first, which has no ports
+	// for rules to match.
+	CauseFragment Cause = "fragment"
+	// CauseOutOfState, C34: the packet does not fit the state of its entry in
+	// any other way.
+	CauseOutOfState Cause = "out-of-state"
+	// CauseLateReset, C35: a RST of a connection that nobody here has.
+	CauseLateReset Cause = "late-reset"
+	// CauseLateAnswer, C36: a UDP answer or an ICMP reply to what the tracker
+	// has forgotten, or never saw.
+	CauseLateAnswer Cause = "late-answer"
+	// CauseNotAllowedOut, C37: this host's own rules refuse what it sends.
+	CauseNotAllowedOut Cause = "not-allowed-out"
 	// CauseUnknown: the evidence fits no row.
 	CauseUnknown Cause = "unknown"
 )

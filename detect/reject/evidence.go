@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
-	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 	"github.com/connsleuth/connsleuth/sockdiag"
@@ -21,6 +20,8 @@ type Evidence struct {
 	Packet Lookup[packet.Header]
 	// Refusal is how the refusal was seen.
 	Refusal Refusal
+	// At is when the packet was seen; zero is not known.
+	At time.Time
 	// ICMP is the error that told the sender; its Src is who refused.
 	ICMP Lookup[packet.Header]
 	// State is the packet's conntrack state in the refusing host.
@@ -202,100 +203,4 @@ func PacketTuple(h packet.Header) conntrack.Tuple {
 		Src: h.Src, Dst: h.Dst, SrcPort: h.SrcPort, DstPort: h.DstPort,
 		Proto: conntrack.Proto(h.Proto), ICMPType: h.ICMPType, ICMPCode: h.ICMPCode, ICMPID: h.ICMPID,
 	}
-}
-
-// own reports that another refused a packet of this host. It can be this host
-// itself too, on the packet's way out.
-func (e *Evidence) own() bool {
-	return e.Refusal == ICMPReceived && e.refuser() != e.Packet.Value.Src
-}
-
-// opens reports a TCP packet that begins a connection. Of a packet that an
-// ICMP error quotes without its flags, the socket tells.
-func (e *Evidence) opens() bool {
-	f := e.Packet.Value.Flags
-	return e.tcp() && f.Has(packet.SYN) && !f.Has(packet.ACK) ||
-		e.cut() && e.own() && e.socketIn(sockdiag.SynSent)
-}
-
-// goesOn reports a TCP packet that belongs to a connection already made: all
-// of these but RSTs have the ACK flag.
-func (e *Evidence) goesOn() bool {
-	f := e.Packet.Value.Flags
-	return e.tcp() && f.Has(packet.ACK) && !f.Has(packet.SYN) && !f.Has(packet.RST) ||
-		e.cut() && e.own() && e.Socket.Result == Present && !e.socketIn(sockdiag.SynSent)
-}
-
-// tcp reports a TCP packet whose flags are known, cut one whose flags are not.
-func (e *Evidence) tcp() bool { return e.proto(packet.ProtoTCP) && e.flags() }
-func (e *Evidence) cut() bool { return e.proto(packet.ProtoTCP) && !e.flags() }
-
-func (e *Evidence) proto(p uint8) bool {
-	return e.Packet.Result == Present && e.Packet.Value.Proto == p
-}
-
-func (e *Evidence) flags() bool { return e.Packet.Value.Have.Has(packet.HaveFlags) }
-
-// refusedHere reports a packet that this host's firewall refused, on its way
-// in, through or out. What the sockets tell of it was looked for only if it was
-// on its way in.
-func (e *Evidence) refusedHere() bool {
-	return e.Packet.Result == Present && (e.Refusal == Logged || e.Refusal == ICMPSent)
-}
-
-// stranger reports a packet that is of no connection the tracker knows: NEW,
-// where it picks connections up in the middle (tcp_loose); INVALID without a
-// reason, where it does not; and "invalid new", as it calls what it never picks
-// up, such as a FIN.
-func (e *Evidence) stranger() bool {
-	switch e.State {
-	case New, StateUnknown:
-		return true
-	case Invalid:
-		return e.Reason == "" || strings.Contains(e.Reason, "invalid new")
-	}
-	return false
-}
-
-// reversed reports that the packet travels in the reply direction of the
-// entry.
-func (e *Evidence) reversed() bool {
-	return e.Entry.Result == Present && e.Packet.Result == Present &&
-		e.Entry.Value.Reply == PacketTuple(e.Packet.Value)
-}
-
-// socketIn reports that the socket was found in one of the states.
-func (e *Evidence) socketIn(states ...sockdiag.State) bool {
-	for _, s := range states {
-		if e.Socket.Result == Present && e.Socket.Value.State == s {
-			return true
-		}
-	}
-	return false
-}
-
-// refuser is who sent the ICMP error.
-func (e *Evidence) refuser() netip.Addr { return e.ICMP.Value.Src }
-
-// expired and removed tell how the entry of a live connection ended, if that
-// was seen: its time ran out, or it had time left. Kernels before 5.13 tell
-// neither.
-func (e *Evidence) expired() bool { return e.endedAlive() && e.Ended.Value.Event.Expired() }
-func (e *Evidence) removed() bool {
-	return e.endedAlive() && e.Ended.Value.Event.Flow.Has(conntrack.FieldTimeout)
-}
-
-// endedAlive reports the end of an ESTABLISHED entry. That of another is of an
-// earlier connection with the same ports.
-func (e *Evidence) endedAlive() bool {
-	f := &e.Ended.Value.Event.Flow
-	return e.Ended.Result == Present && f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished
-}
-
-// setting returns a setting as name = value.
-func (e *Evidence) setting(name, value string) []string {
-	if e.Settings.Result != Present || !e.Settings.Value.Has(name) {
-		return nil
-	}
-	return []string{detect.Setting{Name: "net.netfilter." + name, Value: value}.String()}
 }

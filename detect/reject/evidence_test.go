@@ -7,7 +7,6 @@ import (
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
-	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 func TestParsePrefix(t *testing.T) {
@@ -80,40 +79,6 @@ func TestPacketTuple(t *testing.T) {
 	} {
 		if got := PacketTuple(tt.header); got != tt.want {
 			t.Errorf("%v: %v, want %v", tt.header, got, tt.want)
-		}
-	}
-}
-
-func TestListensOn(t *testing.T) {
-	const v4, v6, wanted, dual, only = "192.0.2.1", "2001:db8::1", true, false, true
-	for _, tt := range []struct {
-		local  string
-		v6Only bool
-		to     string
-		want   bool
-	}{
-		{"0.0.0.0", dual, v4, wanted},
-		{"0.0.0.0", dual, v6, false},
-		{"::", dual, v6, wanted},
-		{"::", dual, v4, wanted},
-		{"::", only, v6, wanted},
-		{"::", only, v4, false},
-		{v4, dual, v4, wanted},
-		{v4, dual, "192.0.2.2", false},
-		{v4, dual, v6, false},
-		{v6, only, v6, wanted},
-		{v6, dual, "2001:db8::2", false},
-		{v6, dual, v4, false},
-		{"127.0.0.1", dual, v4, false},
-		{"::1", only, v6, false},
-		// An IPv6 socket bound to an IPv4 address: sockdiag unmaps it.
-		{netip.MustParseAddr("::ffff:" + v4).Unmap().String(), dual, v4, wanted},
-		{netip.MustParseAddr("::ffff:0.0.0.0").Unmap().String(), dual, v6, false},
-	} {
-		s := sockdiag.Socket{State: sockdiag.Listen, V6Only: tt.v6Only, Local: netip.AddrPortFrom(netip.MustParseAddr(tt.local), 80)}
-		to := conntrack.Tuple{Src: netip.MustParseAddr(tt.to), SrcPort: 80, Proto: conntrack.ProtoTCP}
-		if got := listensOn(&s, to); got != tt.want {
-			t.Errorf("a listener on %s (only IPv6: %t) takes connections to %s: %t", tt.local, tt.v6Only, tt.to, got)
 		}
 	}
 }

@@ -5,230 +5,313 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/detect/packet"
 )
 
-// flows is the refused flows that are remembered: a bounded number, the one
-// refused longest ago forgotten first. Time is an argument throughout.
+// flows is the refused flows that are remembered, in bounded memory: packets of
+// more flows than limits allow are counted in a crowd, by source or for all.
+// Time is an argument throughout. It is not safe for concurrent use.
 type flows struct {
-	max     int
-	reasons bool // are told of INVALID packets
-	by      map[conntrack.Tuple]*list.Element
-	order   *list.List // of *refused, latest refusal first
-	// waiting are those of which more may still be told, in the order in
-	// which they are due; ready are those of which all was told.
-	waiting []waiter
-	ready   []*refused
+	limits
+	by     map[flowKey]*refused
+	crowds map[flowKey]*refused // by crowdKey; of all sources under the zero key
+	from   map[flowKey]int      // flows of a source, by crowdKey
+
+	order   list.List // all, latest refusal first
+	fresh   list.List // are to be looked up
+	looking list.List // are looked up now
+	waiting list.List // were; more may still be told of them, until refused.due
+	ready   list.List // are to be told
+	later   list.List // were told; their counts are due at refused.next
 }
 
-// refused is one refused flow.
+// limits are those of Config, with its defaults.
+type limits struct {
+	wait, repeat time.Duration
+	flows        int  // in all
+	perSource    int  // of one source
+	reasons      bool // are told of INVALID packets
+}
+
+const (
+	// forgetAfter times Config.Repeat without a packet, a flow is forgotten.
+	forgetAfter = 60
+	// goingOn is how lately a packet came of a flow that is worth another look
+	// when its count is told again.
+	goingOn = time.Second
+)
+
+func newFlows(l limits) *flows {
+	return &flows{
+		limits: l,
+		by:     make(map[flowKey]*refused), crowds: make(map[flowKey]*refused), from: make(map[flowKey]int),
+	}
+}
+
+// refused is one refused flow, or a crowd of them.
 type refused struct {
-	evidence    Evidence
+	key         flowKey
+	seen        sighting // what made it be looked up
+	found       findings
 	first, last time.Time
-	count       int
+	count, told uint64 // packets, and as many as the last verdict told
+	crowd       *crowd // nil for one flow
 
-	verdict Verdict
-	told    bool      // verdict was yielded
-	dueAt   time.Time // until when it waits; zero is not waiting
+	cause      Cause // last told, and the next
+	confidence detect.Confidence
+	toldAt     time.Time
+	due        time.Time // until when it waits; zero before it was looked up
+	next       time.Time // when its count is told again
+
+	// queue is the one of fresh, looking, waiting and ready that it is in, if any.
+	queue                     *list.List
+	inQueue, inOrder, inLater *list.Element
 }
 
-// waiter is a place in the queue; it is void when the flow's dueAt has become
-// another.
-type waiter struct {
-	flow *refused
-	at   time.Time
-}
-
-func newFlows(limit int, reasons bool) *flows {
-	return &flows{max: limit, reasons: reasons, by: make(map[conntrack.Tuple]*list.Element), order: list.New()}
-}
-
-// begin remembers a flow whose packet came now, or gives one that is remembered
-// new evidence. It is told at due, if not before.
-func (fs *flows) begin(e Evidence, now, due time.Time) {
-	tuple := PacketTuple(e.Packet.Value)
-	el, ok := fs.by[tuple]
-	if !ok {
-		if fs.order.Len() >= fs.max {
-			oldest := fs.order.Remove(fs.order.Back()).(*refused)
-			delete(fs.by, PacketTuple(oldest.evidence.Packet.Value))
-		}
-		el = fs.order.PushFront(&refused{first: now})
-		fs.by[tuple] = el
+// refuse counts a refused packet. The first of a flow, one in other
+// circumstances than those told, and one long after them, make it be looked up.
+func (fs *flows) refuse(s *sighting, now time.Time) {
+	r := fs.find(&s.packet)
+	if r == nil {
+		r = fs.add(s, now)
 	}
-	r := el.Value.(*refused)
-	if e.ICMP.Result == NotLooked {
-		e.ICMP = r.evidence.ICMP
-	}
-	if r.dueAt.IsZero() {
-		r.dueAt = due
-		fs.waiting = append(fs.waiting, waiter{r, r.dueAt})
-	}
-	if overtaken := r.evidence.Refusal == ICMPSent && e.Refusal == Logged; !overtaken || r.told {
+	overtaken := r.seen.refusal == ICMPSent && s.refusal == Logged && r.told == 0 && r.count > 0
+	if !overtaken {
 		r.count++
 	}
-	r.evidence, r.last = e, now
-	fs.order.MoveToFront(el)
-	fs.told(r)
-}
-
-// told makes a flow ready as soon as nothing more is to come: the reason of an
-// INVALID packet, the end of the entry of a connection that is refused here, the
-// ICMP error.
-func (fs *flows) told(r *refused) {
-	e := &r.evidence
-	reason := e.State != Invalid || e.Reason != "" || !fs.reasons
-	end := !e.refusedHere() || !e.goesOn() || e.Entry.Result != Absent || e.Ended.Result == Present
-	if reason && end && e.ICMP.Result == Present && !r.dueAt.IsZero() {
-		fs.ready = append(fs.ready, r)
+	r.last = now
+	fs.order.MoveToFront(r.inOrder)
+	switch {
+	case r.crowd != nil:
+		r.crowd.add(s.packet.DstPort)
+	case overtaken:
+		fs.look(r, s)
+	case r.queue == nil && r.changed(s):
+		fs.look(r, s)
+	}
+	if r.queue == nil && r.inLater == nil { // told, and its repetition is over
+		fs.look(r, s)
 	}
 }
 
-// count counts a packet of a flow that is remembered and was looked at less
-// than repeat ago in the same circumstances. It reports whether that was so.
-func (fs *flows) count(e *Evidence, now time.Time, repeat time.Duration) bool {
-	el, ok := fs.by[PacketTuple(e.Packet.Value)]
-	if !ok {
+// changed reports circumstances other than those last looked at.
+func (r *refused) changed(s *sighting) bool {
+	return s.state != r.seen.state || s.refusal != r.seen.refusal || s.reason != "" && s.reason != r.seen.reason
+}
+
+// look has the flow looked up with a packet.
+func (fs *flows) look(r *refused, s *sighting) {
+	icmp := r.seen.icmp
+	if r.seen = *s; s.icmp == nil {
+		r.seen.icmp = icmp
+	}
+	fs.enqueue(r, &fs.fresh)
+}
+
+func (fs *flows) enqueue(r *refused, queue *list.List) {
+	if r.queue != nil {
+		r.queue.Remove(r.inQueue)
+	}
+	r.queue, r.inQueue = queue, nil
+	if queue != nil {
+		r.inQueue = queue.PushBack(r)
+	}
+}
+
+// find returns the flow of a packet, or the crowd that its source is in.
+func (fs *flows) find(h *packet.Header) *refused {
+	if r := fs.by[keyOf(h)]; r != nil {
+		return r
+	}
+	return fs.crowds[crowdKey(h)]
+}
+
+// add remembers the flow of a packet, or finds or makes the crowd it falls in.
+func (fs *flows) add(s *sighting, now time.Time) *refused {
+	key, source := keyOf(&s.packet), crowdKey(&s.packet)
+	alone, all := fs.from[source] < fs.perSource, false
+	for fs.order.Len() >= fs.flows && !all {
+		all = !fs.evict()
+	}
+	if all {
+		alone, source = false, flowKey{}
+		if r := fs.crowds[source]; r != nil {
+			return r
+		}
+	}
+	r := &refused{key: key, first: now}
+	if alone {
+		fs.by[key] = r
+		fs.from[source]++
+	} else {
+		r.key, r.crowd = source, &crowd{all: all}
+		fs.crowds[source] = r
+	}
+	r.inOrder = fs.order.PushFront(r)
+	return r
+}
+
+// evict forgets the flow refused longest ago, unless of it there is more to
+// tell.
+func (fs *flows) evict() bool {
+	r := fs.order.Back().Value.(*refused)
+	if r.count != r.told || r.queue != nil {
 		return false
 	}
-	r := el.Value.(*refused)
-	have := &r.evidence
-	same := e.State == have.State && (e.Reason == "" || e.Reason == have.Reason) && e.Refusal == have.Refusal
-	if !same || now.Sub(r.verdict.Last) >= repeat && r.dueAt.IsZero() {
-		return false
-	}
-	r.count, r.last = r.count+1, now
-	fs.order.MoveToFront(el)
+	fs.remove(r)
 	return true
 }
 
+func (fs *flows) remove(r *refused) {
+	fs.enqueue(r, nil)
+	fs.order.Remove(r.inOrder)
+	if r.inLater != nil {
+		fs.later.Remove(r.inLater)
+	}
+	if r.crowd != nil {
+		delete(fs.crowds, r.key)
+		return
+	}
+	delete(fs.by, r.key)
+	source := crowdKey(&r.seen.packet)
+	if fs.from[source]--; fs.from[source] <= 0 {
+		delete(fs.from, source)
+	}
+}
+
+// toLook takes up to n flows that are to be looked up. Each must be given back
+// to lookedUp.
+func (fs *flows) toLook(n int) []*refused {
+	var out []*refused
+	for fs.fresh.Len() > 0 && len(out) < n {
+		r := fs.fresh.Front().Value.(*refused)
+		fs.enqueue(r, &fs.looking)
+		out = append(out, r)
+	}
+	return out
+}
+
+// lookedUp keeps what was found of a flow, which then waits for what other
+// sources tell.
+func (fs *flows) lookedUp(r *refused, f findings, now time.Time) {
+	if f.ended == nil {
+		f.ended = r.found.ended
+	}
+	r.found = f
+	if r.queue != &fs.looking || fs.merge(r) {
+		return
+	}
+	if r.due.IsZero() {
+		r.due = now.Add(fs.wait)
+	}
+	fs.enqueue(r, &fs.waiting)
+	fs.complete(r)
+}
+
+// complete makes a flow ready as soon as nothing more is to come: the reason of
+// an INVALID packet, the end of the entry of a connection that is refused here,
+// the ICMP error.
+func (fs *flows) complete(r *refused) {
+	if r.queue != &fs.waiting {
+		return
+	}
+	e := r.evidence()
+	reason := e.State != Invalid || e.Reason != "" || !fs.reasons
+	end := !e.refusedHere() || !e.goesOn() || e.Entry.Result != Absent || e.Ended.Result == Present
+	if answered := e.ICMP.Result == Present || r.seen.answered; reason && end && answered {
+		fs.enqueue(r, &fs.ready)
+	}
+}
+
 // addReason gives a packet that waits its reason.
-func (fs *flows) addReason(h packet.Header, reason string) {
-	if r := fs.get(h); r != nil && keyOf(r.evidence.Packet.Value) == keyOf(h) {
-		r.evidence.Reason = reason
-		fs.told(r)
+func (fs *flows) addReason(h *packet.Header, reason string) {
+	if r := fs.by[keyOf(h)]; r != nil && reasonKeyOf(&r.seen.packet) == reasonKeyOf(h) {
+		r.seen.reason = reason
+		fs.complete(r)
 	}
 }
 
 // addEnded gives a packet that had no entry the end of its entry. The end of an
 // entry that refused a packet comes too late to explain anything.
-func (fs *flows) addEnded(e Ended) {
-	for _, t := range endedTuples(&e) {
-		if el, ok := fs.by[t]; ok {
-			r := el.Value.(*refused)
-			if r.evidence.Entry.Result != Present {
-				r.evidence.Ended = Found(e)
-				fs.told(r)
-			}
+func (fs *flows) addEnded(e *Ended) {
+	for _, t := range endedTuples(e) {
+		r := fs.by[keyOfTuple(&t)]
+		if r != nil && r.found.entry.result != Present {
+			r.found.ended = e
+			fs.complete(r)
 		}
 	}
 }
 
 // endedTuples are those that a packet of the entry's connection can have. This
 // host sends packets of the reply tuple, where it redirects to itself, and
-// refuses such as answer them.
+// refuses such as answer them; and packets in the original direction's stead
+// once a source is translated.
 func endedTuples(e *Ended) []conntrack.Tuple {
 	f := &e.Event.Flow
 	tuples := []conntrack.Tuple{f.Original, f.Reply}
 	if f.Translated() {
-		tuples = append(tuples, f.Reply.Invert())
+		tuples = append(tuples, f.Reply.Invert(), f.Original.Invert())
 	}
 	return tuples
 }
 
-// confirm notes the ICMP error about a packet of which more is known: that
-// this host logged it, or that it was this host itself which sent the error
-// that it received. It reports whether that is so.
-func (fs *flows) confirm(e *Evidence) bool {
-	r := fs.get(e.Packet.Value)
-	if r == nil || r.evidence.Refusal == ICMPReceived || r.evidence.Refusal == e.Refusal {
+// confirm notes what else tells of a packet that was counted: the ICMP error or
+// the RST that this host sent, or the error of its own that it received, or the
+// rule. It reports whether the packet's flow is known.
+func (fs *flows) confirm(s *sighting) bool {
+	r := fs.find(&s.packet)
+	if r == nil || r.seen.refusal == ICMPReceived || r.seen.refusal == ResetReceived || r.seen.refusal == s.refusal {
 		return false
 	}
-	r.evidence.ICMP = e.ICMP
-	fs.told(r)
+	if s.icmp != nil {
+		r.seen.icmp = s.icmp
+	}
+	if s.rule != nil {
+		r.seen.rule = s.rule
+	}
+	r.seen.answered = r.seen.answered || s.answered
+	fs.complete(r)
 	return true
 }
 
-func (fs *flows) get(h packet.Header) *refused {
-	if el, ok := fs.by[PacketTuple(h)]; ok {
-		return el.Value.(*refused)
+// merge joins the flow of a packet that was logged with what tells of it in
+// another tuple, as the entry's translation shows. It reports whether r went.
+func (fs *flows) merge(r *refused) bool {
+	e := r.found.entry
+	if r.crowd != nil || e.result != Present || !e.value.Translated() {
+		return false
 	}
-	return nil
-}
-
-// untilDue is how long until the next flow is due.
-func (fs *flows) untilDue(now time.Time) time.Duration {
-	switch {
-	case len(fs.ready) > 0:
-		return 0
-	case len(fs.waiting) == 0:
-		return time.Hour
+	across := acrossNAT(e.value, PacketTuple(r.seen.packet))
+	keep, gone := fs.by[keyOfTuple(&across)], r
+	if keep == nil || keep == r {
+		return false
 	}
-	return max(fs.waiting[0].at.Sub(now), 0)
-}
-
-// due returns the verdicts that are to be yielded: on flows that are ready or
-// have waited long enough, if they are new, differ from what was yielded, or
-// were yielded at least repeat ago.
-func (fs *flows) due(now time.Time, repeat time.Duration) []Verdict {
-	for len(fs.waiting) > 0 && !now.Before(fs.waiting[0].at) {
-		if w := fs.waiting[0]; w.flow.dueAt.Equal(w.at) {
-			fs.ready = append(fs.ready, w.flow)
-		}
-		fs.waiting[0] = waiter{}
-		fs.waiting = fs.waiting[1:]
+	if r.seen.refusal == Logged {
+		keep, gone = r, keep
 	}
-	var out []Verdict
-	for _, r := range fs.ready {
-		if r.dueAt.IsZero() {
-			continue // it is there twice
-		}
-		r.dueAt = time.Time{}
-		v := Explain(r.evidence)
-		v.Count, v.First, v.Last = r.count, r.first, r.last
-		if !r.told || v.Cause != r.verdict.Cause || v.Confidence != r.verdict.Confidence ||
-			v.Last.Sub(r.verdict.Last) >= repeat {
-			r.verdict, r.told = v, true
-			out = append(out, v)
-		}
+	s := gone.seen
+	s.packet = keep.seen.packet
+	if gone.told > 0 || s.refusal == Logged || !fs.confirm(&s) {
+		return false
 	}
-	clear(fs.ready)
-	fs.ready = fs.ready[:0]
-	return out
+	fs.remove(gone)
+	return gone == r
 }
 
-// recent remembers the last values put, up to a limit.
-type recent[K comparable, V any] struct {
-	max   int
-	by    map[K]dated[V]
-	order []K // a ring once it is full
-	next  int
-}
-
-// dated is a value and its key's last place in the ring.
-type dated[V any] struct {
-	value V
-	place int
-}
-
-func newRecent[K comparable, V any](limit int) *recent[K, V] {
-	return &recent[K, V]{max: limit, by: make(map[K]dated[V])}
-}
-
-func (r *recent[K, V]) put(k K, v V) {
-	if len(r.order) < r.max {
-		r.order = append(r.order, k)
-	} else {
-		if old := r.order[r.next]; r.by[old].place == r.next { // not put again since
-			delete(r.by, old)
-		}
-		r.order[r.next] = k
+// acrossNAT is the tuple that a packet of the entry's has on the other side of
+// its translation.
+func acrossNAT(f *conntrack.Flow, t conntrack.Tuple) conntrack.Tuple {
+	switch t {
+	case f.Original:
+		return f.Reply.Invert()
+	case f.Reply.Invert():
+		return f.Original
+	case f.Reply:
+		return f.Original.Invert()
+	case f.Original.Invert():
+		return f.Reply
 	}
-	r.by[k] = dated[V]{v, r.next}
-	r.next = (r.next + 1) % r.max
-}
-
-func (r *recent[K, V]) get(k K) (V, bool) {
-	d, ok := r.by[k]
-	return d.value, ok
+	return t
 }

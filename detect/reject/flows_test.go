@@ -2,7 +2,9 @@ package reject
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,31 +21,79 @@ const (
 // at is an instant of the tests' clock.
 func at(d time.Duration) time.Time { return now.Add(d) }
 
-// scene is refused flows as run keeps them.
+// scene is refused flows as Watch keeps them.
 type scene struct {
 	t *testing.T
 	*flows
+	evidence map[flowKey]Evidence // the last of each flow
 }
 
-func newScene(t *testing.T, limit int) scene { return scene{t, newFlows(limit, true)} }
+func newScene(t *testing.T, limit int) scene {
+	l := limits{wait: wait, repeat: repeat, flows: limit, perSource: 1 << 20, reasons: true}
+	return scene{t, newFlows(l), make(map[flowKey]Evidence)}
+}
 
-// refuse does what Watch does with a refused packet.
+// refuse does what Watch does with a refused packet, and looks it up at once,
+// with what the evidence holds.
 func (s scene) refuse(e Evidence, d time.Duration) {
-	if !s.count(&e, at(d), repeat) {
-		s.begin(e, at(d), at(d).Add(wait))
+	s.evidence[keyOf(&e.Packet.Value)] = e
+	s.flows.refuse(sighted(e), at(d))
+	s.lookAll(d)
+}
+
+// lookAll gives the flows that are to be looked up what their evidence holds.
+func (s scene) lookAll(d time.Duration) {
+	for _, r := range s.toLook(1 << 20) {
+		s.lookedUp(r, looked(s.evidence[keyOf(&r.seen.packet)]), at(d))
 	}
+}
+
+// sighted is the part of the evidence that a packet tells.
+func sighted(e Evidence) *sighting {
+	s := &sighting{packet: e.Packet.Value, refusal: e.Refusal, state: e.State, reason: e.Reason}
+	if e.ICMP.Result == Present {
+		s.icmp = &e.ICMP.Value
+	}
+	s.hasUID, s.uid = e.Owner.Result == Present, e.Owner.Value
+	return s
+}
+
+// looked is the part of the evidence that tables tell.
+func looked(e Evidence) findings {
+	f := findings{
+		entry: as(e.Entry), elsewhere: as(e.Elsewhere), control: as(e.Control), socket: as(e.Socket), listener: as(e.Listener),
+		host: &surroundings{settings: e.Settings},
+	}
+	if e.Ended.Result == Present {
+		f.ended = &e.Ended.Value
+	}
+	return f
+}
+
+func as[T any](l Lookup[T]) finding[T] {
+	if l.Result == Present {
+		return found(&l.Value)
+	}
+	return finding[T]{result: l.Result}
 }
 
 // told wants verdicts, as "cause, confidence, count", to be due at an instant.
 func (s scene) tells(d time.Duration, want ...string) {
 	s.t.Helper()
 	var got []string
-	for _, v := range s.due(at(d), repeat) {
+	for _, v := range s.all(d) {
 		got = append(got, fmt.Sprintf("%s, %v, %d", v.Cause, v.Confidence, v.Count))
 	}
 	if !slices.Equal(got, want) {
 		s.t.Errorf("at %v: %q, want %q", d, got, want)
 	}
+}
+
+// all are the verdicts that are due.
+func (s scene) all(d time.Duration) []Verdict {
+	out := s.due(at(d), 1<<20)
+	s.lookAll(d)
+	return append(out, s.due(at(d), 1<<20)...)
 }
 
 // syn is a refused SYN to a port nobody listens on, from a port of the peer.
@@ -55,6 +105,11 @@ func (s scene) syn(port uint16) Evidence {
 
 func same(s string) string { return s }
 
+func headerOf(t *testing.T, s string) *packet.Header {
+	h := header(t, same, s)
+	return &h
+}
+
 // sent is an ICMP error that was sent for the packet.
 func (s scene) sent(e Evidence) Evidence {
 	return Evidence{Packet: e.Packet, Refusal: ICMPSent, ICMP: Found(prohibition(same, host)), Entry: e.Entry, Listener: e.Listener}
@@ -62,7 +117,7 @@ func (s scene) sent(e Evidence) Evidence {
 
 func (s scene) confirmed(e Evidence) {
 	s.t.Helper()
-	if e := s.sent(e); !s.confirm(&e) {
+	if e := s.sent(e); !s.confirm(sighted(e)) {
 		s.t.Error("the refused packet of an ICMP error is not known")
 	}
 }
@@ -90,7 +145,7 @@ func TestFlowsTimes(t *testing.T) {
 	s := newScene(t, 10)
 	s.refuse(s.syn(1), 0)
 	s.refuse(s.syn(1), 100*time.Millisecond)
-	v := s.due(at(time.Second), repeat)
+	v := s.all(time.Second)
 	if len(v) != 1 || !v[0].First.Equal(at(0)) || !v[0].Last.Equal(at(100*time.Millisecond)) {
 		t.Errorf("got %+v", v)
 	}
@@ -110,7 +165,11 @@ func TestFlowsMany(t *testing.T) {
 		t.Errorf("due in %v", d)
 	}
 	s.tells(450*time.Millisecond, "no-service, likely, 1")
-	if d := s.untilDue(at(450 * time.Millisecond)); d != time.Hour {
+	if d := s.untilDue(at(450 * time.Millisecond)); d != repeat-100*time.Millisecond {
+		t.Errorf("when all is told, counts are due in %v", d)
+	}
+	s.tells(repeat + time.Second)
+	if d := s.untilDue(at(repeat + time.Second)); d != time.Hour {
 		t.Errorf("with nothing to tell, due in %v", d)
 	}
 }
@@ -135,13 +194,13 @@ func TestFlowsConfirmed(t *testing.T) {
 func TestFlowsOvertaken(t *testing.T) {
 	s := newScene(t, 10)
 	e := s.sent(s.syn(1))
-	if s.confirm(&e) {
+	if s.confirm(sighted(e)) {
 		t.Error("a packet that nobody logged is known")
 	}
 	e.Entry, e.Listener = Lookup[conntrack.Flow]{}, NotFound[sockdiag.Socket]()
 	s.refuse(e, 0)
 	s.refuse(s.syn(1), time.Millisecond)
-	v := s.due(at(time.Millisecond), repeat)
+	v := s.all(time.Millisecond)
 	if len(v) != 1 || v[0].Cause != CauseNoService || v[0].Count != 1 || v[0].Evidence.Refusal != Logged || v[0].Evidence.ICMP.Result != Present {
 		t.Errorf("got %+v", v)
 	}
@@ -154,7 +213,7 @@ func TestFlowsOvertakenStateless(t *testing.T) {
 	late := s.syn(1)
 	late.State, late.Owner = StateUnknown, Found(uint32(7))
 	s.refuse(late, time.Millisecond)
-	v := s.due(at(time.Millisecond), repeat)
+	v := s.all(time.Millisecond)
 	if len(v) != 1 || v[0].Count != 1 || v[0].Evidence.Refusal != Logged || v[0].Evidence.Owner != late.Owner {
 		t.Errorf("got %+v", v)
 	}
@@ -179,7 +238,7 @@ func TestFlowsOnlyICMP(t *testing.T) {
 	s := newScene(t, 10)
 	for i := range 3 {
 		e := s.sent(s.syn(1))
-		if s.confirm(&e) {
+		if s.confirm(sighted(e)) {
 			t.Error("a packet that nobody logged is known")
 		}
 		s.refuse(e, time.Duration(i)*time.Second)
@@ -203,7 +262,7 @@ func TestFlowsToItself(t *testing.T) {
 		s.refuse(first(s), 0)
 		received := s.sent(s.syn(1))
 		received.Refusal = ICMPReceived
-		if !s.confirm(&received) {
+		if !s.confirm(sighted(received)) {
 			t.Errorf("%s: its own error is not known", name)
 		}
 		s.tells(wait, "no-service, likely, 1")
@@ -216,7 +275,7 @@ func TestFlowsReceived(t *testing.T) {
 	s := newScene(t, 10)
 	e := seen{packet: "out SYN", how: ICMPReceived, icmp: peer, entry: opening, socket: "SYN_SENT"}.evidence(t, same)
 	for i := range 3 {
-		if s.confirm(&e) {
+		if s.confirm(sighted(e)) {
 			t.Error("confirmed")
 		}
 		s.refuse(e, time.Duration(i)*time.Second)
@@ -225,7 +284,7 @@ func TestFlowsReceived(t *testing.T) {
 		}
 	}
 	s.tells(3 * time.Second)
-	if e.Refusal = ICMPSent; s.confirm(&e) {
+	if e.Refusal = ICMPSent; s.confirm(sighted(e)) {
 		t.Error("confirmed by an error sent")
 	}
 	e = seen{packet: "out PSH|ACK", how: ICMPReceived, icmp: peer, entry: "-", socket: "ESTABLISHED"}.evidence(t, same)
@@ -253,12 +312,13 @@ func TestFlowsReason(t *testing.T) {
 	}
 	other := header(t, same, "in SYN")
 	other.Seq++
-	s.addReason(other, reasonFlags) // of another packet
+	s.addReason(&other, reasonFlags) // of another packet
 	s.tells(wait / 2)
-	s.addReason(header(t, same, "in SYN"), reasonGhost)
+	s.addReason(headerOf(t, "in SYN"), reasonGhost)
 	s.tells(wait/2, "ghost, certain, 1")
 
-	s = scene{t, newFlows(10, false)}
+	s = newScene(t, 10)
+	s.reasons = false
 	s.refuse(ghostly(""), 0) // never
 	s.confirmed(ghostly(""))
 	s.tells(0, "ghost, likely, 1")
@@ -268,7 +328,7 @@ func TestFlowsReason(t *testing.T) {
 	s.tells(wait, "ghost, likely, 1")
 	s.refuse(ghostly(reasonGhost), time.Second)
 	s.tells(time.Second+wait, "ghost, certain, 2")
-	s.addReason(packet.Header{}, reasonGhost) // of a flow that is not known
+	s.addReason(&packet.Header{}, reasonGhost) // of a flow that is not known
 }
 
 // The end of the entry comes before or after the packet, but not after one
@@ -280,19 +340,19 @@ func TestFlowsEnded(t *testing.T) {
 	s.refuse(data, 0)
 	s.confirmed(data)
 	s.tells(wait / 2)
-	s.addEnded(end)
+	s.addEnded(&end)
 	s.tells(wait/2, "entry-expired, certain, 1")
 
 	s = newScene(t, 10)
 	s.refuse(data, 0)
-	s.addEnded(end)
+	s.addEnded(&end)
 	s.tells(wait / 2) // the ICMP error is waited for
 	s.tells(wait, "entry-expired, certain, 1")
 
 	s = newScene(t, 10)
 	s.refuse(seen{packet: "in SYN", how: Logged, state: Invalid, reason: reasonGhost, entry: ghost}.evidence(t, same), 0)
-	s.addEnded(Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, ghost)}, At: now})
-	if v := s.due(at(wait), repeat); len(v) != 1 || v[0].Evidence.Ended.Result != NotLooked {
+	s.addEnded(&Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, ghost)}, At: now})
+	if v := s.all(wait); len(v) != 1 || v[0].Evidence.Ended.Result != NotLooked {
 		t.Errorf("got %+v", v)
 	}
 }
@@ -301,7 +361,7 @@ func TestFlowsEnded(t *testing.T) {
 func TestEndedTuples(t *testing.T) {
 	redirected := flow(t, "tcp 6 ESTABLISHED src=10.1.41.192 dst=10.1.32.70 sport=51522 dport=80 "+fromHost)
 	e := &Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: redirected}}
-	if got := endedTuples(e); !slices.Contains(got, PacketTuple(header(t, same, "in ACK"))) || len(got) != 3 {
+	if got := endedTuples(e); !slices.Contains(got, PacketTuple(header(t, same, "in ACK"))) || len(got) != 4 {
 		t.Errorf("got %v", got)
 	}
 	e.Event.Flow = flow(t, alive)
@@ -352,44 +412,155 @@ func TestFlowsSameVerdict(t *testing.T) {
 }
 
 // No more flows are remembered than the limit; the one refused longest ago is
-// forgotten, and begins anew.
+// forgotten, once all is told of it, and begins anew.
 func TestFlowsBounded(t *testing.T) {
 	s := newScene(t, 2)
 	s.refuse(s.syn(1), 0)
 	s.refuse(s.syn(2), 1)
 	s.refuse(s.syn(1), 2) // now 2 is the oldest
-	s.refuse(s.syn(3), 3)
-	if len(s.by) != 2 || s.order.Len() != 2 {
-		t.Errorf("%d and %d flows are remembered, want 2", len(s.by), s.order.Len())
-	}
-	s.tells(time.Second, "no-service, likely, 2", "no-service, likely, 1", "no-service, likely, 1") // 2 was refused all the same
+	s.tells(time.Second, "no-service, likely, 2", "no-service, likely, 1")
+	s.refuse(s.syn(3), time.Second)
 	s.refuse(s.syn(1), 2*time.Second)
-	s.tells(3 * time.Second)
-	s.refuse(s.syn(2), 3*time.Second)
-	s.tells(4*time.Second, "no-service, likely, 1")
-	for port := range uint16(1000) {
-		s.refuse(s.syn(port), time.Duration(port)*time.Second)
-		s.due(at(time.Duration(port)*time.Second), repeat)
+	if len(s.by) != 2 || s.order.Len() != 2 || len(s.from) != 1 {
+		t.Errorf("%d and %d flows of %d sources are remembered, want 2 of 1", len(s.by), s.order.Len(), len(s.from))
 	}
-	if len(s.by) != 2 || s.order.Len() != 2 || len(s.waiting) > 2 || len(s.ready) != 0 {
-		t.Errorf("%d, %d, %d and %d flows", len(s.by), s.order.Len(), len(s.waiting), len(s.ready))
+	s.tells(3*time.Second, "no-service, likely, 1") // 3; 1 is told again later
+	s.refuse(s.syn(1), 4*time.Second)
+	s.tells(time.Second+repeat, "no-service, likely, 4")
+	s.refuse(s.syn(2), 20*time.Second) // anew, in the place of 3
+	s.tells(21*time.Second, "no-service, likely, 1")
+}
+
+// While there is more to tell of all flows that are remembered, others share a
+// count. None is lost.
+func TestFlowsCrowded(t *testing.T) {
+	s := newScene(t, 2)
+	counts := make(map[string]int) // the last of each flow
+	note := func(vs []Verdict) {
+		for _, v := range vs {
+			counts[fmt.Sprint(v.Flow, v.First)] = v.Count
+			if v.Ports > 0 && (v.Ports > 7 || v.Flow != conntrack.Tuple{} || !strings.HasPrefix(v.Summary, "all sources together: ")) {
+				t.Errorf("got %d ports, %v, %s", v.Ports, v.Flow, v.Summary)
+			}
+		}
 	}
+	for i := range 5000 {
+		e := s.syn(uint16(i))
+		e.Packet.Value.Src = netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}) // forged, all of them
+		e.Packet.Value.DstPort = uint16(i % 7)
+		s.refuse(e, time.Duration(i)*time.Millisecond)
+		if i%500 == 499 {
+			note(s.all(time.Duration(i) * time.Millisecond))
+		}
+		if len(s.by)+len(s.crowds) > 3 || s.order.Len() > 3 || s.waiting.Len() > 3 || s.later.Len() > 3 || len(s.from) > 2 {
+			t.Fatalf("%d flows, %d crowds, %d waiting, %d later", len(s.by), len(s.crowds), s.waiting.Len(), s.later.Len())
+		}
+	}
+	s.tellAll()
+	note(s.all(time.Minute))
+	sum := 0
+	for _, n := range counts {
+		sum += n
+	}
+	if sum != 5000 {
+		t.Errorf("%d packets were told, want 5000", sum)
+	}
+}
+
+// A source that is refused at many ports gets one verdict for those beyond the
+// limit.
+func TestFlowsScan(t *testing.T) {
+	for name, from := range map[string]func(i int) netip.Addr{
+		"192.0.2.9/32": func(int) netip.Addr { return netip.MustParseAddr("192.0.2.9") },
+		"2001:db8:1::/64": func(i int) netip.Addr {
+			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 1, 14: byte(i >> 8), 15: byte(i)})
+		},
+	} {
+		s := newScene(t, 1000)
+		s.perSource = 10
+		for i := range 5000 {
+			e := s.syn(1)
+			e.Packet.Value.Src, e.Packet.Value.DstPort = from(i), uint16(i+1)
+			s.refuse(e, 0)
+			if i%2 == 0 {
+				s.refuse(s.syn(77), 0) // another is told apart all the while
+			}
+		}
+		vs := s.all(wait)
+		if len(vs) != 12 {
+			t.Fatalf("%s: %d verdicts, want 12", name, len(vs))
+		}
+		var crowds, sum int
+		for _, v := range vs {
+			sum += v.Count
+			if v.Ports > 0 {
+				crowds++
+				if v.Count != 4990 || v.Ports != 4990 || !strings.HasPrefix(v.Summary, name+": more flows") ||
+					v.Flow != (conntrack.Tuple{Src: netip.MustParsePrefix(name).Addr()}) {
+					t.Errorf("got %+v", v)
+				}
+			}
+		}
+		if crowds != 1 || sum != 7500 || s.order.Len() != 12 {
+			t.Errorf("%s: %d crowds, %d packets, %d flows", name, crowds, sum, s.order.Len())
+		}
+	}
+}
+
+// The last count is told though no packet follows; the flow is forgotten long
+// after.
+func TestFlowsLastCount(t *testing.T) {
+	s := newScene(t, 10)
+	s.refuse(s.syn(1), 0)
+	s.tells(wait, "no-service, likely, 1")
+	s.refuse(s.syn(1), time.Second)
+	s.refuse(s.syn(1), 2*time.Second)
+	if d := s.untilDue(at(2 * time.Second)); d != wait+repeat-2*time.Second {
+		t.Errorf("due in %v", d)
+	}
+	s.tells(repeat)
+	s.tells(wait+repeat, "no-service, likely, 3")
+	s.tells(wait + 2*repeat)
+	if s.tells(59 * repeat); s.order.Len() != 1 {
+		t.Error("forgotten too early")
+	}
+	if s.tells(62 * repeat); s.order.Len() != 0 || len(s.by) != 0 || len(s.from) != 0 {
+		t.Errorf("%d flows are remembered for ever", s.order.Len())
+	}
+}
+
+// A flow that goes on is looked up again when it is told again; one that has
+// ended keeps the evidence of when it lasted.
+func TestFlowsLookAgain(t *testing.T) {
+	s := newScene(t, 10)
+	s.refuse(s.syn(1), 0)
+	s.tells(wait, "no-service, likely, 1")
+	s.refuse(s.syn(1), wait+repeat-time.Millisecond)
+	served := s.syn(1)
+	served.Listener = Found(sockdiag.Socket{State: sockdiag.Listen})
+	s.evidence[keyOf(&served.Packet.Value)] = served
+	s.tells(wait + repeat) // is looked up
+	s.tells(2*wait+repeat, "not-allowed, likely, 2")
+	s.refuse(served, 15*time.Second)
+	s.evidence[keyOf(&served.Packet.Value)] = s.syn(1) // that is no longer
+	s.tells(2*wait+2*repeat, "not-allowed, likely, 3")
 }
 
 // A clock that goes back makes nothing happen twice, and nothing get lost.
 func TestFlowsBackwards(t *testing.T) {
 	s := newScene(t, 10)
 	s.refuse(s.syn(1), 0)
-	s.refuse(s.syn(1), -time.Hour)
-	if d := s.untilDue(at(-time.Hour)); d != time.Hour+wait {
+	s.refuse(s.syn(1), -time.Minute)
+	if d := s.untilDue(at(-time.Minute)); d != time.Minute+wait {
 		t.Errorf("due in %v", d)
 	}
-	s.tells(-time.Hour)
+	s.tells(-time.Minute)
 	s.tells(wait, "no-service, likely, 2")
-	s.refuse(s.syn(1), -time.Hour)
-	s.tells(-time.Hour + wait)
-	s.refuse(s.syn(2), -time.Hour)
-	s.tells(-time.Hour+wait, "no-service, likely, 1")
-	s.refuse(s.syn(1), time.Hour)
-	s.tells(time.Hour+wait, "no-service, likely, 4")
+	s.refuse(s.syn(1), -time.Minute)
+	s.tells(-time.Minute + wait)
+	s.refuse(s.syn(2), -time.Minute)
+	s.tells(-time.Minute+wait, "no-service, likely, 1")
+	s.refuse(s.syn(1), time.Minute)
+	s.tells(time.Minute + wait) // is looked up again
+	s.tells(time.Minute+2*wait, "no-service, likely, 4")
 }

@@ -2,87 +2,217 @@ package reject
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// forgotten is C01 and C02: a packet of a connection that the socket knows and
-// the tracker does not.
-func forgotten(e *Evidence) bool {
-	return e.refusedHere() && e.goesOn() && e.stranger() && e.Entry.Result == Absent && e.socketIn(sockdiag.Established)
+// forgotten is C01 to C04: a packet of a connection that the tracker does not
+// know, and the socket does; of a forwarded one, another host's.
+func forgotten(e *known) bool {
+	lives := e.alive() || e.forwarded() && (e.goesOn() || e.endedAlive())
+	return e.here() && (e.goesOn() || e.resets()) && e.stranger() && e.Entry.Result == Absent && lives
 }
 
-func explainForgotten(e *Evidence, v *Verdict) {
-	timeout := e.Settings.Value.Timeouts.TCPEstablished
-	set := e.setting("nf_conntrack_tcp_timeout_established", secs(timeout))
-	v.Facts = append(v.Facts, set...)
-	v.Facts = append(v.Facts, e.setting("nf_conntrack_tcp_loose", bit(e.Settings.Value.TCPLoose))...)
+// endedAlive reports that the entry which ended was the connection's, and not
+// that of an earlier one with the same ports: its state goes with the socket's.
+func (e *Evidence) endedAlive() bool {
+	f := &e.Ended.Value.Event.Flow
+	if e.Ended.Result != Present || !f.Has(conntrack.FieldTCP) {
+		return false
+	}
+	if e.socketIn(sockdiag.CloseWait, sockdiag.FinWait1, sockdiag.FinWait2) {
+		return f.TCP.State == conntrack.TCPFinWait || f.TCP.State == conntrack.TCPCloseWait
+	}
+	return f.TCP.State == conntrack.TCPEstablished
+}
+
+// expired reports that the entry of a live connection ended because its time
+// ran out. Kernels before 5.13 do not tell.
+func (e *Evidence) expired() bool { return e.endedAlive() && e.Ended.Value.Event.Expired() }
+
+// answers reports a datagram that came for an entry which has ended.
+func (e *known) answers() bool {
+	return e.here() && (e.datagram() || e.icmpReply()) && e.stranger() && e.Entry.Result == Absent && e.ended == reply
+}
+
+// removed reports that the entry of the connection ended with time left.
+func (e *known) removed() bool {
+	why := e.Ended.Value.Event.Reason()
+	ended := forgotten(e) && e.endedAlive() || e.answers()
+	return ended && (why == conntrack.ReasonDeleted || why == conntrack.ReasonRemoved)
+}
+
+// pressed reports that the table was full, or nearly, so that the kernel made
+// room: early drop takes what is not assured, and garbage collection above
+// 95 % also what is closing (tcp_can_early_drop).
+func (e *known) pressed() bool {
+	share, limited := e.Usage.Value.Share()
+	full := e.Usage.Result == Present && limited && share >= 0.95
+	return full || e.Counters.Result == Present && e.Counters.Value.Conntrack.EarlyDrop > 0
+}
+
+// C03. An ESTABLISHED entry that is assured is never evicted.
+func isEvicted(e *known) bool {
+	f := &e.Ended.Value.Event.Flow
+	immune := f.Has(conntrack.FieldStatus) && f.Assured() && (!f.Has(conntrack.FieldTCP) || f.TCP.State == conntrack.TCPEstablished)
+	return e.removed() && e.Ended.Value.Event.Reason() == conntrack.ReasonRemoved && e.pressed() && !immune
+}
+
+func explainEvicted(e *known, v *Verdict) {
+	v.Confidence = detect.Likely
+	c := e.Counters.Value.Conntrack
+	if e.Counters.Result == Present && c.EarlyDrop > 0 {
+		v.Confidence = detect.Certain
+		v.Summary = fmt.Sprintf("; the kernel evicted %d entries lately", c.EarlyDrop)
+	} else {
+		v.missing("whether entries were evicted (early_drop)", "conntrack -S")
+	}
+	v.Summary = fmt.Sprintf("the entry of a live connection was evicted from a full table, with %ds left, at %s%s",
+		e.left(), e.Ended.Value.At.Format(time.TimeOnly), v.Summary)
+	fixFullTable(e, v)
+}
+
+// left is the time that the ended entry had left, in seconds.
+func (e *known) left() int64 { return int64(e.Ended.Value.Event.Flow.Timeout / time.Second) }
+
+// C02
+func isDeleted(e *known) bool { return e.removed() }
+
+func explainDeleted(e *known, v *Verdict) {
+	v.Confidence = detect.Certain
+	v.Summary = fmt.Sprintf("the entry of a live connection was removed with %ds left, at %s", e.left(), e.Ended.Value.At.Format(time.TimeOnly))
+	port := e.Ended.Value.Event.Port
+	if port != 0 {
+		v.Summary += fmt.Sprintf(": somebody deleted it (netlink port %d, often the number of the process)", port)
+		v.fix(fmt.Sprintf("find who deletes: `ps -p %d`, or what runs `conntrack -D` or `-F`; a firewall or a container manager does on reload", port))
+		v.fix("let it delete only what it must: by address, port and zone")
+		return
+	}
+	v.Summary += " by the kernel itself: an interface with masquerade lost its address or went down, a helper was unloaded, or it was evicted " +
+		"from a full table"
+	v.fix("look for interfaces that went down: `ip -ts monitor link address`; with a static address use snat instead of masquerade",
+		"if something runs `conntrack -D` or `-F`, see that it spares live connections",
+		"if the table was full: raise `net.netfilter.nf_conntrack_max`, in the initial network namespace")
+	if e.Counters.Result != Present {
+		v.missing("whether the table was full", "conntrack -S")
+	}
+}
+
+// C04: had there been an entry when the connection last carried something, it
+// would have ended while the ends of entries were listened to.
+func isTrackedLate(e *known) bool {
+	idle, ok := e.idle()
+	listened := e.At.Sub(e.Listening)
+	return forgotten(e) && e.Ended.Result == Absent && !e.Listening.IsZero() && !e.At.IsZero() && ok && idle < listened
+}
+
+// idle is how long the socket has neither sent nor received.
+func (e *known) idle() (time.Duration, bool) {
 	info := e.Socket.Value.Info
-	idle := min(info.LastDataSent, info.LastDataRecv, info.LastAckRecv)
+	return min(info.LastDataSent, info.LastDataRecv, info.LastAckRecv), e.Socket.Result == Present && e.Socket.Value.Has(sockdiag.FieldInfo)
+}
+
+func explainTrackedLate(e *known, v *Verdict) {
+	idle, _ := e.idle()
+	v.Confidence = detect.Likely
+	v.Summary = fmt.Sprintf("the connection is older than its tracking: it carried something %v ago, and no entry of it has ended in the %v "+
+		"that were listened to", idle.Round(time.Second), e.At.Sub(e.Listening).Round(time.Second))
+	v.fact(e.setting("nf_conntrack_tcp_loose", bit(e.Settings.Value.TCPLoose))...)
+	v.missing("since when the tracker runs: rules that need it were loaded, or this host took over", "journalctl -k -g conntrack")
+	v.fix("let connections be picked up in the middle: `sysctl net.netfilter.nf_conntrack_tcp_loose=1`, and accept them while the rules are new",
+		"on hosts that take over from each other, hand the table on: conntrackd",
+		"or wait: the connections that are cut are made anew")
+}
+
+// C01
+func isForgotten(e *known) bool { return forgotten(e) }
+
+// lifetime is the setting that decides how long an entry in the state of the
+// ended one lives.
+func (e *known) lifetime() (name string, timeout time.Duration) {
+	state := conntrack.TCPEstablished
+	switch {
+	case e.endedAlive():
+		state = e.Ended.Value.Event.Flow.TCP.State
+	case e.socketIn(sockdiag.CloseWait):
+		state = conntrack.TCPCloseWait
+	case e.socketIn(sockdiag.FinWait1, sockdiag.FinWait2):
+		state = conntrack.TCPFinWait
+	}
+	return "nf_conntrack_tcp_timeout_" + strings.ToLower(state.String()), e.Settings.Value.Timeouts.TCP(state)
+}
+
+func explainForgotten(e *known, v *Verdict) {
+	name, timeout := e.lifetime()
+	set := e.setting(name, secs(timeout))
+	v.fact(set...)
+	v.fact(e.setting("nf_conntrack_tcp_loose", bit(e.Settings.Value.TCPLoose))...)
 	v.Summary = "the entry of a live connection expired: it was idle for longer than the tracker remembers"
 	if len(set) > 0 {
 		v.Summary += " (" + set[0] + ")"
 	} else {
-		v.missing("the tracker's settings", "sysctl net.netfilter.nf_conntrack_tcp_timeout_established")
+		v.missing("the tracker's settings", "sysctl net.netfilter."+name)
 	}
-	v.Summary += fmt.Sprintf("; the peer's packet %v is of no known connection and is refused, and the socket here stays "+
-		"ESTABLISHED", e.Packet.Value)
+	v.Summary += fmt.Sprintf("; the packet %v is of no known connection and is refused, and the %s", e.Packet.Value, e.stays())
+	e.gradeForgotten(timeout, v)
+	v.fix("raise `net.netfilter."+name+"` above the longest idle time (RFC 5382: 7440 s at least, of established connections)",
+		"give this service its own timeout (`nft ct timeout`)",
+		"send keep-alives more often: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application")
+	if e.resets() {
+		v.fix("let a RST of no known connection in for this service: the socket here learns that the peer is gone")
+	}
+	v.fix(e.looseAdvice()...)
+}
+
+// stays says what becomes of the connection.
+func (e *known) stays() string {
+	switch {
+	case e.Socket.Result == Present:
+		return fmt.Sprintf("socket here stays %v", e.Socket.Value.State)
+	case e.forwarded():
+		return "hosts at its ends keep it"
+	}
+	return "socket here stays"
+}
+
+func (e *known) gradeForgotten(timeout time.Duration, v *Verdict) {
+	idle, ok := e.idle()
 	switch {
 	case e.expired():
 		v.Confidence = detect.Certain
 		v.Summary += "; the expired entry: " + e.Ended.Value.Event.Flow.String()
-	case timeout > 0 && e.Socket.Value.Has(sockdiag.FieldInfo) && idle >= timeout:
+		if e.unpicked() {
+			v.Confidence = detect.Likely
+			v.fact("with tcp_loose the packet would be NEW, not INVALID, for that alone")
+			e.reasonMissing(v)
+		}
+	case timeout > 0 && ok && idle >= timeout:
 		v.Confidence = detect.Likely
-		v.Facts = append(v.Facts, fmt.Sprintf("the connection has been idle for %v", idle.Round(time.Second)))
+		v.fact(fmt.Sprintf("the connection has been idle for %v", idle.Round(time.Second)))
 	default:
 		v.Confidence = detect.Possible
 		v.missing("how the entry ended: nobody listened then, or it was never there (tracking began after the connection)",
 			"conntrack -E -e DESTROY -p tcp")
 	}
-	v.fix("raise `net.netfilter.nf_conntrack_tcp_timeout_established` above the longest idle time (RFC 5382: 7440 s at least)",
-		"give this service its own timeout (`nft ct timeout`)",
-		"send keep-alives more often: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application")
 }
 
-func explainDeleted(e *Evidence, v *Verdict) {
-	v.Confidence = detect.Certain
-	left := e.Ended.Value.Event.Flow.Timeout
-	v.Summary = fmt.Sprintf("the entry of a live connection was removed with %ds left, at %s: deleted, flushed, or evicted "+
-		"from a full table", int64(left/time.Second), e.Ended.Value.At.Format(time.TimeOnly))
-	v.fix("find who deletes: a firewall reload, `conntrack -D` or `-F`, an interface with masquerade that went down",
-		"if the table was full: raise `net.netfilter.nf_conntrack_max`")
-	v.missing("who removed it, and whether the table was full", "conntrack -S")
+// unpicked reports that the packet is INVALID though the tracker picks up what
+// it does not know: there is more to it.
+func (e *known) unpicked() bool {
+	plain := segment(e.Packet.Value.Flags) == 3
+	return e.State == Invalid && plain && e.reason.Kind == ReasonNone && e.Settings.Result == Present && e.Settings.Value.TCPLoose
 }
 
-// C07: a packet of a connection that the tracker does not know, and that no
-// process of this host has. It is another host's connection if this one had
-// translated its source: the packet then is to the address that was lent to it.
-func isLateData(e *Evidence) bool {
-	f := &e.Ended.Value.Event.Flow
-	lent := e.Ended.Result == Present && f.Translated() && f.Reply == PacketTuple(e.Packet.Value)
-	return e.refusedHere() && e.goesOn() && e.stranger() && e.Entry.Result == Absent && e.closed() && !lent
-}
-
-// closed reports that no process has the connection: there is no socket, or one
-// that the kernel keeps to end it.
-func (e *Evidence) closed() bool {
-	ending := e.socketIn(sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.Closing, sockdiag.LastAck, sockdiag.TimeWait)
-	return e.Socket.Result == Absent || ending && !e.Socket.Value.HasOwner()
-}
-
-func explainLateData(e *Evidence, v *Verdict) {
-	v.Confidence = detect.Likely
-	v.Summary = fmt.Sprintf("late packet of a connection that this host has closed: %v; the peer's application answered "+
-		"after the connection was forgotten here, and the refusal is right", e.Packet.Value)
-	if e.Ended.Result == Present {
-		v.Confidence = detect.Certain
-	} else {
-		v.missing("when this host's own entry ended", "conntrack -E -e DESTROY -p tcp")
+// looseAdvice is for hosts that do not pick up.
+func (e *known) looseAdvice() []string {
+	if e.Settings.Result == Present && !slices.Contains([]State{New}, e.State) && !e.Settings.Value.TCPLoose {
+		return []string{"until then, pick connections up in the middle: `sysctl net.netfilter.nf_conntrack_tcp_loose=1`, and accept new ones of " +
+			"this service that do not begin with a SYN; ghosts come of it"}
 	}
-	v.fix("on the peer: close the socket when this side has closed (end of file)",
-		"on the peer: look for a ghost entry of this connection; it blocks the reuse of port "+
-			fmt.Sprint(e.Packet.Value.DstPort),
-		"here: reject such packets with a TCP reset instead of an ICMP error: it ends the peer's socket and its entry")
+	return nil
 }

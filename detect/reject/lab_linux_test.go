@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"iter"
 	"net"
 	"net/netip"
 	"slices"
@@ -141,6 +142,20 @@ func (w *watching) waitFor(flow conntrack.Tuple, n int) Verdict {
 	return Verdict{}
 }
 
+// waitCount waits for a verdict on a flow that tells of n packets, and none of
+// more.
+func (w *watching) waitCount(flow conntrack.Tuple, n int) Verdict {
+	w.t.Helper()
+	var v Verdict
+	for i := 1; v.Count < n; i++ {
+		v = w.waitFor(flow, i)
+	}
+	if v.Count > n {
+		w.t.Errorf("%s: %d packets, want %d", w.host.Name(), v.Count, n)
+	}
+	return v
+}
+
 // is checks a verdict.
 func is(t *testing.T, v Verdict, rule string, cause Cause, confidence ...any) {
 	t.Helper()
@@ -166,26 +181,43 @@ func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) co
 // sendSYN sends the first packet of a connection, without a socket for it.
 func sendSYN(t testing.TB, h *lab.Host, tuple conntrack.Tuple) {
 	t.Helper()
-	segment := []byte{
-		byte(tuple.SrcPort >> 8), byte(tuple.SrcPort), byte(tuple.DstPort >> 8), byte(tuple.DstPort),
-		0, 0, 0, 1, 0, 0, 0, 0, 0x50, byte(packet.SYN), 0x10, 0, 0, 0, 0, 0,
+	must(t, send(h, tuple.Dst, slices.Values([][]byte{segment(tuple, packet.SYN, 1, 0)})))
+}
+
+// segment is a TCP packet without data, as a raw socket takes it.
+func segment(t conntrack.Tuple, flags packet.TCPFlags, seq, ack uint32) []byte {
+	b := []byte{
+		byte(t.SrcPort >> 8), byte(t.SrcPort), byte(t.DstPort >> 8), byte(t.DstPort),
+		0, 0, 0, 0, 0, 0, 0, 0, 0x50, byte(flags), 0x10, 0, 0, 0, 0, 0,
 	}
-	binary.BigEndian.PutUint16(segment[16:], checksum(slices.Concat(tuple.Src.AsSlice(), tuple.Dst.AsSlice(),
-		[]byte{0, byte(tuple.Proto), 0, byte(len(segment))}, segment)))
-	must(t, h.Do(func() error {
+	binary.BigEndian.PutUint32(b[4:], seq)
+	binary.BigEndian.PutUint32(b[8:], ack)
+	binary.BigEndian.PutUint16(b[16:], checksum(slices.Concat(t.Src.AsSlice(), t.Dst.AsSlice(),
+		[]byte{0, byte(t.Proto), 0, byte(len(b))}, b)))
+	return b
+}
+
+// send sends segments to an address.
+func send(h *lab.Host, dst netip.Addr, segments iter.Seq[[]byte]) error {
+	return h.Do(func() error {
 		family, to := unix.AF_INET, unix.Sockaddr(nil)
-		if tuple.Dst.Is4() {
-			to = &unix.SockaddrInet4{Addr: tuple.Dst.As4()}
+		if dst.Is4() {
+			to = &unix.SockaddrInet4{Addr: dst.As4()}
 		} else {
-			family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: tuple.Dst.As16()}
+			family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: dst.As16()}
 		}
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		return unix.Sendto(fd, segment, 0, to)
-	}))
+		for s := range segments {
+			if err := unix.Sendto(fd, s, 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) { // the queue of the link
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // checksum is that of RFC 1071.

@@ -40,7 +40,6 @@ func TestLiveNew(t *testing.T) {
 			for range packets {
 				sendSYN(t, client, flow)
 			}
-			burst := time.Since(begun)
 			v := w.waitFor(flow, 1)
 			is(t, v, want.rule, want.cause, likely)
 			e := v.Evidence
@@ -50,13 +49,13 @@ func TestLiveNew(t *testing.T) {
 			}
 			time.Sleep(again)
 			sendSYN(t, client, flow)
-			v = w.waitFor(flow, 2)
+			v = w.waitCount(flow, packets+1)
 			is(t, v, want.rule, want.cause, likely)
-			if v.Count != packets+1 || !v.Last.After(v.First) {
-				t.Errorf("%d packets from %v to %v, want %d", v.Count, v.First, v.Last, packets+1)
+			if !v.Last.After(v.First) {
+				t.Errorf("packets from %v to %v", v.First, v.Last)
 			}
-			if n := len(w.on(flow)); n != 2 && burst < again {
-				t.Errorf("%d verdicts, want 2", n)
+			if n, most := len(w.on(flow)), 2+int(time.Since(begun)/again); n > most {
+				t.Errorf("%d verdicts, want %d at most", n, most)
 			}
 			is(t, own.waitFor(flow, 1), "C26", CauseByPeer, possible)
 		}

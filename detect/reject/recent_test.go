@@ -55,7 +55,7 @@ func TestRecent(t *testing.T) {
 
 // The packets that reasons are about are told apart by direction, sequence
 // number and flags.
-func TestKeyOf(t *testing.T) {
+func TestReasonKey(t *testing.T) {
 	h := header(t, same, "in SYN")
 	for name, change := range map[string]func(*packet.Header){
 		"sequence number": func(h *packet.Header) { h.Seq++ },
@@ -65,13 +65,13 @@ func TestKeyOf(t *testing.T) {
 	} {
 		other := h
 		change(&other)
-		if keyOf(h) == keyOf(other) {
+		if reasonKeyOf(&h) == reasonKeyOf(&other) {
 			t.Errorf("another %s has the same key", name)
 		}
 	}
 	other := h
 	other.TTL, other.Window = 1, 2
-	if keyOf(h) != keyOf(other) {
+	if reasonKeyOf(&h) != reasonKeyOf(&other) {
 		t.Error("another TTL has another key")
 	}
 }

@@ -3,12 +3,14 @@ package reject
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -44,11 +46,14 @@ const (
 // seen is evidence as text. Of what can be looked up, "" was not looked for and
 // "-" was not found.
 type seen struct {
-	packet string // direction and TCP flags: "in SYN", "out PSH|ACK", "in ?" for flags unknown
+	// packet is direction and TCP flags: "in SYN", "out PSH|ACK", "in ?" for flags
+	// unknown; or a protocol: "in udp 53 9102", "in icmp 8", "in proto 47",
+	// "in fragment".
+	packet string
 	how    Refusal
 	state  State
 	reason string
-	icmp   string // the address that sent the error
+	icmp   string // the address that sent the error, " port" for port unreachable
 	entry  string // as conntrack -L writes it
 	ended  string // the same; expired if it has no timeout
 	socket string // state, " orphan", " idle=seconds"
@@ -56,6 +61,17 @@ type seen struct {
 
 	settings map[string]string // those that are not the default
 	unset    bool              // settings were not read
+
+	hook, local        string // "forward", "output", "input"; "no"
+	elsewhere, control string // as entry
+	rule               string // its text; it is rule 12 of inet filter input
+	rules              *Rules
+	counters           *Counters
+	usage              *conntrack.Usage
+	load               *Load
+	by                 uint32 // netlink port that deleted the ended entry
+	listened           int    // seconds before the packet
+	kernel             string
 }
 
 func (s seen) evidence(t testing.TB, f family) Evidence {
@@ -64,12 +80,15 @@ func (s seen) evidence(t testing.TB, f family) Evidence {
 	if s.packet != "" {
 		e.Packet = Found(header(t, f, s.packet))
 	}
-	if s.icmp != "" {
-		e.ICMP = Found(prohibition(f, s.icmp))
+	if from, port, _ := strings.Cut(s.icmp, " "); from != "" {
+		e.ICMP = Found(prohibition(f, from))
+		if port != "" {
+			e.ICMP.Value.ICMPCode = map[bool]uint8{false: 3, true: 4}[e.ICMP.Value.Src.Is6()]
+		}
 	}
 	e.Entry = lookup(s.entry, func(line string) conntrack.Flow { return flow(t, f(line)) })
 	e.Ended = lookup(s.ended, func(line string) Ended {
-		return Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, f(line))}, At: now}
+		return Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Port: s.by, Flow: flow(t, f(line))}, At: now}
 	})
 	e.Socket = lookup(s.socket, func(text string) sockdiag.Socket { return socket(t, f, text) })
 	e.Listener = lookup(s.listen, func(addr string) sockdiag.Socket {
@@ -78,7 +97,33 @@ func (s seen) evidence(t testing.TB, f family) Evidence {
 	if !s.unset {
 		e.Settings = Found(settings(t, s.settings))
 	}
+	s.context(t, f, &e)
 	return e
+}
+
+// context is what beside the connection is known.
+func (s seen) context(t testing.TB, f family, e *Evidence) {
+	t.Helper()
+	entry := func(line string) conntrack.Flow { return flow(t, f(line)) }
+	e.Hook = lookup(s.hook, func(name string) nflog.Hook {
+		return map[string]nflog.Hook{"input": nflog.Input, "forward": nflog.Forward, "output": nflog.Output}[name]
+	})
+	e.Local = lookup(s.local, func(yes string) bool { return yes == "yes" })
+	e.Elsewhere, e.Control = lookup(s.elsewhere, entry), lookup(s.control, entry)
+	e.Rule = lookup(f(s.rule), func(text string) Rule { return Rule{"inet", "filter", "input", 12, text, "drop"} })
+	e.Rules, e.Counters, e.Usage, e.Load = pointed(s.rules), pointed(s.counters), pointed(s.usage), pointed(s.load)
+	if s.listened > 0 {
+		e.At, e.Listening = now, now.Add(-time.Duration(s.listened)*time.Second)
+	}
+	e.Kernel = s.kernel
+}
+
+// pointed is a Lookup that found what p points to, or did not look.
+func pointed[T any](p *T) Lookup[T] {
+	if p == nil {
+		return Lookup[T]{}
+	}
+	return Found(*p)
 }
 
 func lookup[T any](text string, parse func(string) T) Lookup[T] {
@@ -102,11 +147,40 @@ func header(t testing.TB, f family, text string) packet.Header {
 	if direction == "out" {
 		h.Src, h.Dst, h.SrcPort, h.DstPort = h.Dst, h.Src, h.DstPort, h.SrcPort
 	}
-	if flags != "?" {
+	words := strings.Fields(flags)
+	switch kind := words[0]; kind {
+	case "?":
+	case "udp":
+		h.Proto, h.Seq, h.Have = packet.ProtoUDP, 0, packet.HaveProto|packet.HavePorts
+		if len(words) == 3 {
+			h.SrcPort, h.DstPort = number(t, words[1]), number(t, words[2])
+		}
+	case "icmp", "proto", "fragment":
+		h.SrcPort, h.DstPort, h.Seq, h.Have = 0, 0, 0, packet.HaveProto
+		h.Fragment = kind == "fragment"
+		if kind == "proto" {
+			h.Proto = uint8(number(t, words[1]))
+		}
+		if kind == "icmp" {
+			h.Proto, h.ICMPType, h.ICMPID, h.Have = packet.ProtoICMP, uint8(number(t, words[1])), 7, packet.HaveProto|packet.HaveICMP|packet.HaveICMPID
+		}
+		if kind == "icmp" && h.Src.Is6() {
+			h.Proto, h.ICMPType = packet.ProtoICMPv6, map[uint8]uint8{8: 128, 0: 129, 135: 135}[h.ICMPType]
+		}
+	default:
 		h.Have |= packet.HaveFlags
 		h.Flags = tcpFlags(t, flags)
 	}
 	return h
+}
+
+func number(t testing.TB, s string) uint16 {
+	t.Helper()
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint16(n)
 }
 
 func tcpFlags(t testing.TB, text string) (flags packet.TCPFlags) {
@@ -176,7 +250,8 @@ func settings(t testing.TB, changed map[string]string) conntrack.Settings {
 	proc := fstest.MapFS{}
 	for name, value := range map[string]string{
 		"tcp_loose": "1", "tcp_timeout_established": "432000", "tcp_timeout_close_wait": "60",
-		"tcp_timeout_unacknowledged": "300",
+		"tcp_timeout_unacknowledged": "300", "tcp_be_liberal": "0", "tcp_timeout_fin_wait": "120",
+		"tcp_timeout_syn_sent": "120", "tcp_timeout_last_ack": "30", "udp_timeout": "30", "icmp_timeout": "30", "icmpv6_timeout": "30",
 	} {
 		if v, ok := changed[name]; ok {
 			value = v

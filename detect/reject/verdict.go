@@ -1,12 +1,16 @@
 package reject
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/detect/packet"
 )
 
 // Verdict is why a packet was refused.
@@ -24,7 +28,8 @@ type Verdict struct {
 	// Decide is one command that would settle what is open; empty when nothing
 	// is.
 	Decide string
-	// Fix is what to do, the most direct first.
+	// Fix is what to do, the most direct first. Words in backquotes are
+	// commands or settings.
 	Fix []string
 
 	// Flow is the tuple of the refused packet.
@@ -33,6 +38,11 @@ type Verdict struct {
 	// are Watch's.
 	Count       int
 	First, Last time.Time
+	// Ports is 0 for one flow. Else the verdict stands for flows that Watch
+	// does not tell apart (Config.SourceFlows, Config.Flows), to so many
+	// destination ports, and Flow has only their source, if it is one: an
+	// address of IPv4 or the first of a /64 of IPv6. Evidence is on one of them.
+	Ports int
 
 	Evidence Evidence
 }
@@ -43,11 +53,119 @@ func (v Verdict) String() string {
 	if v.Count > 1 {
 		times = fmt.Sprintf(" (%d times)", v.Count)
 	}
-	return fmt.Sprintf("%s%s, %s: %s", v.Cause, times, v.Confidence, v.Summary)
+	return plain(fmt.Sprintf("%s%s, %s: %s", v.Cause, times, v.Confidence, v.Summary))
+}
+
+// Text returns the whole verdict on several lines: that of String, and below it
+// one for each fact, what is missing, the command that would decide, and one for
+// each thing to do.
+func (v Verdict) Text() string {
+	var b strings.Builder
+	b.WriteString(v.String())
+	lines := func(head string, texts ...string) {
+		for _, t := range texts {
+			fmt.Fprintf(&b, "\n  %-8s %s", head, plain(t))
+		}
+	}
+	lines("fact", v.Facts...)
+	lines("missing", v.Missing...)
+	if v.Decide != "" {
+		lines("decide", v.Decide)
+	}
+	lines("fix", v.Fix...)
+	return b.String()
+}
+
+// plain leaves out what would break a line, or a terminal.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+}
+
+type verdictJSON struct {
+	Cause      Cause      `json:"cause"`
+	Rule       string     `json:"rule"`
+	Confidence string     `json:"confidence"`
+	Summary    string     `json:"summary"`
+	Facts      []string   `json:"facts"`
+	Missing    []string   `json:"missing"`
+	Decide     string     `json:"decide"`
+	Fix        []string   `json:"fix"`
+	Flow       *flowJSON  `json:"flow"`
+	Count      int        `json:"count"`
+	First      *time.Time `json:"first"`
+	Last       *time.Time `json:"last"`
+}
+
+type flowJSON struct {
+	Src   netip.Addr `json:"src"`
+	Dst   netip.Addr `json:"dst"`
+	Proto string     `json:"proto"`
+	Sport *uint16    `json:"sport,omitempty"`
+	Dport *uint16    `json:"dport,omitempty"`
+	Type  *uint8     `json:"type,omitempty"`
+	Code  *uint8     `json:"code,omitempty"`
+	ID    *uint16    `json:"id,omitempty"`
+}
+
+// MarshalJSON writes v with these keys, all of them always:
+//
+//	{
+//	  "cause": "ghost", "rule": "C05", "confidence": "certain", "summary": "…",
+//	  "facts": ["…"], "missing": ["…"], "decide": "…", "fix": ["…"],
+//	  "flow": {"src": "192.0.2.1", "dst": "192.0.2.2", "proto": "tcp", "sport": 40000, "dport": 443},
+//	  "count": 3, "first": "2026-11-21T09:11:51.123456789Z", "last": "2026-11-21T09:11:54.123456789Z"
+//	}
+//
+// Without a packet "flow" is null, and so are "first" and "last" when they are
+// zero. The flow of ICMP has "type", "code" and "id" for ports, those of other
+// protocols neither, and their number for a name. Instants are RFC 3339 in UTC.
+// The evidence is left out.
+func (v Verdict) MarshalJSON() ([]byte, error) {
+	return json.Marshal(verdictJSON{
+		Cause: v.Cause, Rule: v.Rule, Confidence: v.Confidence.String(), Summary: v.Summary,
+		Facts: orEmpty(v.Facts), Missing: orEmpty(v.Missing), Decide: v.Decide, Fix: orEmpty(v.Fix),
+		Flow: newFlowJSON(v.Flow), Count: v.Count, First: instant(v.First), Last: instant(v.Last),
+	})
+}
+
+// orEmpty makes an empty list of none, which is null in JSON.
+func orEmpty(s []string) []string { return append([]string{}, s...) }
+
+// instant is nil for what JSON cannot say (RFC 3339 ends at the year 9999).
+func instant(t time.Time) *time.Time {
+	u := t.UTC()
+	if t.IsZero() || u.Year() < 0 || u.Year() > 9999 {
+		return nil
+	}
+	return &u
+}
+
+func newFlowJSON(t conntrack.Tuple) *flowJSON {
+	if t == (conntrack.Tuple{}) {
+		return nil
+	}
+	j := &flowJSON{Src: t.Src, Dst: t.Dst, Proto: t.Proto.String()}
+	switch uint8(t.Proto) {
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		j.Type, j.Code, j.ID = &t.ICMPType, &t.ICMPCode, &t.ICMPID
+	default:
+		if t.SrcPort != 0 || t.DstPort != 0 {
+			j.Sport, j.Dport = &t.SrcPort, &t.DstPort
+		}
+	}
+	return j
 }
 
 // fix adds what to do.
 func (v *Verdict) fix(steps ...string) { v.Fix = append(v.Fix, steps...) }
+
+// fact adds what the verdict rests on.
+func (v *Verdict) fact(facts ...string) { v.Facts = append(v.Facts, facts...) }
 
 // missing adds a fact that was not known, and the command that would tell it.
 func (v *Verdict) missing(fact, decide string) {
@@ -55,64 +173,4 @@ func (v *Verdict) missing(fact, decide string) {
 	if v.Decide == "" {
 		v.Decide = decide
 	}
-}
-
-// facts says in words all that the evidence holds.
-func (e *Evidence) facts() []string {
-	var facts []string
-	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
-	switch {
-	case e.Packet.Result != Present:
-	case e.State == StateUnknown:
-		add("packet %v", e.Packet.Value)
-	default:
-		add("packet %v, conntrack state %v", e.Packet.Value, e.State)
-	}
-	if e.Reason != "" {
-		add("the kernel's reason: %s", strings.TrimSpace(e.Reason))
-	}
-	if e.ICMP.Result == Present {
-		add("ICMP error %v: %s", e.ICMP.Value, icmpName(e))
-	}
-	switch e.Entry.Result {
-	case Present:
-		add("entry: %v", e.Entry.Value)
-	case Absent:
-		add("no conntrack entry for the connection")
-	}
-	if e.Ended.Result == Present {
-		which := "the"
-		if e.Entry.Result == Present {
-			which = "an earlier"
-		}
-		add("%s entry %s at %s: %v", which, howEnded(e.Ended.Value.Event), e.Ended.Value.At.Format(time.TimeOnly),
-			e.Ended.Value.Event.Flow)
-	}
-	switch e.Socket.Result {
-	case Present:
-		s := e.Socket.Value
-		add("socket: %v %v > %v, inode %d", s.State, s.Local, s.Remote, s.Inode)
-	case Absent:
-		add("no socket for the connection")
-	}
-	if e.Owner.Result == Present {
-		add("the packet met a live socket of user %d", e.Owner.Value)
-	}
-	switch e.Listener.Result {
-	case Present:
-		add("a socket listens on %v", e.Listener.Value.Local)
-	case Absent:
-		add("nothing listens on port %d", e.Packet.Value.DstPort)
-	}
-	return facts
-}
-
-func howEnded(e conntrack.Event) string {
-	switch {
-	case e.Expired():
-		return "expired"
-	case e.Flow.Has(conntrack.FieldTimeout):
-		return "was deleted or evicted"
-	}
-	return "ended" // an old kernel does not tell how
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
+	"github.com/connsleuth/connsleuth/internal/netns"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
@@ -20,45 +21,63 @@ import (
 type Config struct {
 	// NetNS is the path of the network namespace; empty is the caller's.
 	NetNS string
-	// Proc is the namespace's /proc, for the settings. Nil is
-	// os.DirFS("/proc") if NetNS is empty, and no settings otherwise: what
-	// /proc/sys/net shows depends on the thread that reads it.
+	// Proc is the namespace's /proc, for settings and counters. Nil is
+	// os.DirFS("/proc") if NetNS is empty, and else what a thread reads that
+	// enters the namespace, which takes CAP_SYS_ADMIN.
 	Proc fs.FS
 	// Groups are the NFLOG groups of the rules that log packets before they
-	// are refused, and of those that log ICMP errors.
+	// are refused, and of those that log ICMP errors and RSTs.
 	Groups []uint16
 	// Reasons reads the kernel's own reasons for INVALID packets, from group
 	// 0. Package nflog says which sysctls make it write them.
 	Reasons bool
-	// Wait is how long a verdict waits at most for what comes on other
-	// sockets: the packet's reason, its ICMP error, the end of its entry; 0
+	// Wait is how long a verdict waits at most for what comes from other
+	// sources: the packet's reason, its ICMP error, the end of its entry; 0
 	// is 250 ms.
 	Wait time.Duration
 	// Repeat is how often the verdict on one flow is yielded again, with its
 	// count, while its packets go on being refused for the same cause; 0 is
-	// 10 s.
+	// 10 s. A flow is forgotten after 60 times as long without a packet.
 	Repeat time.Duration
-	// Flows is how many refused flows are remembered; 0 is 4096. Beyond it the
-	// one refused longest ago is forgotten, and its count begins anew.
+	// Flows is how many refused flows are remembered, at some 700 bytes each
+	// and 3,000 with an entry and a socket; 0 is 16384. Beyond it the one
+	// refused longest ago is forgotten, and its count begins anew. While there
+	// is none of which all was told, new ones share a count.
 	Flows int
+	// SourceFlows is how many flows of one source, an address of IPv4 or a /64
+	// of IPv6, are told apart; 0 is 128. Further ones share one verdict, with
+	// a count and Verdict.Ports.
+	SourceFlows int
+	// Lookups is how many flows a second are looked up in the connection table
+	// and among the sockets; 0 is 2000. What is more is told without, as
+	// Verdict.Missing says.
+	Lookups int
 	// Ready, if not nil, is called once everything is listened to.
 	Ready func()
 }
 
+// or is v, or the default if v is not set.
+func or[T int | time.Duration](v, standard T) T {
+	if v <= 0 {
+		return standard
+	}
+	return v
+}
+
 func (cfg Config) withDefaults() Config {
-	if cfg.Wait <= 0 {
-		cfg.Wait = 250 * time.Millisecond
-	}
-	if cfg.Repeat <= 0 {
-		cfg.Repeat = 10 * time.Second
-	}
-	if cfg.Flows <= 0 {
-		cfg.Flows = 4096
-	}
+	cfg.Wait = or(cfg.Wait, 250*time.Millisecond)
+	cfg.Repeat = or(cfg.Repeat, 10*time.Second)
+	cfg.Flows = or(cfg.Flows, 1<<14)
+	cfg.SourceFlows = or(cfg.SourceFlows, 128)
+	cfg.Lookups = or(cfg.Lookups, 2000)
 	if cfg.Proc == nil && cfg.NetNS == "" {
 		cfg.Proc = os.DirFS("/proc")
 	}
 	return cfg
+}
+
+func (cfg *Config) limits() limits {
+	return limits{wait: cfg.Wait, repeat: cfg.Repeat, flows: cfg.Flows, perSource: cfg.SourceFlows, reasons: cfg.Reasons}
 }
 
 func (cfg *Config) check() error {
@@ -79,14 +98,17 @@ func (cfg *Config) check() error {
 
 // Watch yields a verdict for each refused flow: at its first refused packet,
 // again when the cause or its confidence changes, and then every Config.Repeat
-// with the number of packets refused so far.
+// with the number of packets refused so far, if there were more. It yields one,
+// too, when the kernel's counters tell that packets are dropped, or errors held
+// back, without a word.
 //
-// *nflog.Lost and conntrack.ErrOverrun say that packets or events were missed;
-// ranging goes on after them. Any other error is the last. It takes
-// CAP_NET_ADMIN.
+// A *Lost says that packets or other evidence were missed; ranging goes on after
+// it. Any other error is the last; before it, all counts are told that were not
+// yet. Watch takes CAP_NET_ADMIN.
 //
-// A flow's entry that ends while Watch runs is remembered, which is what makes
-// the verdict on a forgotten connection certain: start it before the trouble.
+// A flow's entry that ends while Watch runs is remembered, the last 32,768 that
+// ended alive and as many others, in at most 40 MB. That is what makes the
+// verdict on a forgotten connection certain: start it before the trouble.
 func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 	return func(yield func(Verdict, error) bool) {
 		w, err := open(cfg)
@@ -100,38 +122,35 @@ func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 	}
 }
 
-// watch is a running Watch. Its goroutines only read sockets and send to
-// signals; all state belongs to run.
+// watch is a running Watch. Its goroutines read sockets and look tables up, run
+// yields; what they share is state.
 type watch struct {
-	cfg     Config
-	ct      *conntrack.Conn
-	diag    *sockdiag.Conn
-	readers []*nflog.Reader
-	signals chan signal
-	wg      sync.WaitGroup
+	cfg      Config
+	ct       *conntrack.Conn
+	diag     *sockdiag.Conn
+	thread   *netns.Thread // in Config.NetNS; nil without
+	refusals *nflog.Reader // of Config.Groups
+	why      *nflog.Reader // of group 0; nil without Config.Reasons
+	wg       sync.WaitGroup
 
-	flows   *flows
-	reasons *recent[reasonKey, string]
-	ended   *recent[conntrack.Tuple, *Ended]
+	// toLook and toTell wake the goroutine that looks up, and run.
+	toLook, toTell chan struct{}
+
+	hosting hosting
+
+	mu sync.Mutex
+	state
 }
 
-// signal is something that a goroutine read, or the error that ended it.
-type signal struct {
-	packet nflog.Packet
-	reason bool // the packet is of group 0
-	event  conntrack.Event
-	err    error
+func newWatch(cfg Config) *watch {
+	return &watch{cfg: cfg, toLook: make(chan struct{}, 1), toTell: make(chan struct{}, 1), state: newState(&cfg)}
 }
 
 func open(cfg *Config) (_ *watch, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	w := &watch{
-		cfg: cfg.withDefaults(), signals: make(chan signal, 64),
-		reasons: newRecent[reasonKey, string](1024), ended: newRecent[conntrack.Tuple, *Ended](1 << 16),
-	}
-	w.flows = newFlows(w.cfg.Flows, w.cfg.Reasons)
+	w := newWatch(cfg.withDefaults())
 	defer func() {
 		if err != nil {
 			w.close(func() {})
@@ -143,24 +162,39 @@ func open(cfg *Config) (_ *watch, err error) {
 	if w.diag, err = sockdiag.Dial(&sockdiag.Config{NetNS: cfg.NetNS}); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
-	groups := cfg.Groups
-	if cfg.Reasons {
-		groups = append([]uint16{0}, groups...)
+	if w.refusals, err = w.listen(cfg.Groups...); err != nil {
+		return nil, fmt.Errorf("reject: %w", err)
 	}
-	for _, g := range groups {
-		r, err := nflog.Listen(&nflog.Config{NetNS: cfg.NetNS, Group: g})
-		if err != nil {
+	if cfg.Reasons {
+		// Apart, so that a flood of reasons does not push out packets.
+		if w.why, err = w.listen(0); err != nil {
 			return nil, fmt.Errorf("reject: %w", err)
 		}
-		w.readers = append(w.readers, r)
 	}
+	w.enter()
 	return w, nil
+}
+
+// enter starts a thread in the namespace. That it may not be entered, while its
+// sockets could be opened, shows in verdicts as missing settings.
+func (w *watch) enter() {
+	if w.cfg.NetNS == "" {
+		return
+	}
+	if t, err := netns.Enter(w.cfg.NetNS); err == nil {
+		w.thread = t
+		if w.cfg.Proc == nil {
+			w.cfg.Proc = t
+		}
+	}
 }
 
 func (w *watch) close(cancel func()) {
 	cancel()
-	for _, r := range w.readers {
-		_ = r.Close() // nothing can be lost by it
+	for _, r := range []*nflog.Reader{w.refusals, w.why} {
+		if r != nil {
+			_ = r.Close() // nothing can be lost by it
+		}
 	}
 	if w.ct != nil {
 		_ = w.ct.Close()
@@ -169,80 +203,68 @@ func (w *watch) close(cancel func()) {
 		_ = w.diag.Close()
 	}
 	w.wg.Wait()
+	if w.thread != nil {
+		w.thread.Close()
+	}
 }
 
-// start begins to read. The channel it returns is closed once the kernel sends
-// all that is asked for.
-func (w *watch) start(ctx context.Context) <-chan struct{} {
-	for i, r := range w.readers {
-		w.wg.Go(func() {
-			for p, err := range r.Packets(ctx) {
-				if !w.send(ctx, signal{packet: p, reason: w.cfg.Reasons && i == 0, err: err}) {
-					return
-				}
-			}
-		})
-	}
-	ready := make(chan struct{})
-	opts := &conntrack.EventOptions{
-		Types: []conntrack.EventType{conntrack.EventDestroy},
-		Ready: func() { close(ready) },
-	}
-	w.wg.Go(func() {
-		for e, err := range w.ct.Events(ctx, opts) {
-			if !w.send(ctx, signal{event: e, err: err}) {
-				return
-			}
-		}
-	})
-	return ready
-}
-
-func (w *watch) send(ctx context.Context, s signal) bool {
+// wake makes a goroutine that waits for c look at the state again.
+func wake(c chan<- struct{}) {
 	select {
-	case w.signals <- s:
-		return true
-	case <-ctx.Done():
-		return false
+	case c <- struct{}{}:
+	default:
 	}
 }
 
-// run takes what is read until an error ends it, and yields what is due.
+// run yields what is due until ctx or an error ends it, and then what is left.
 func (w *watch) run(ctx context.Context, ready <-chan struct{}, yield func(Verdict, error) bool) {
-	due := time.NewTimer(time.Hour)
-	defer due.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
-		due.Reset(w.flows.untilDue(time.Now()))
+		wait, more := w.yield(yield)
+		if !more {
+			return
+		}
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
-			yield(Verdict{}, context.Cause(ctx))
-			return
+			w.fail(context.Cause(ctx))
 		case <-ready:
 			ready = nil
 			if w.cfg.Ready != nil {
 				w.cfg.Ready()
 			}
-		case s := <-w.signals:
-			if s.err != nil && !yield(Verdict{}, fmt.Errorf("reject: %w", s.err)) {
-				return
-			}
-			if s.err != nil && !goesOn(s.err) {
-				return
-			}
-			if s.err == nil {
-				w.take(ctx, s)
-			}
-		case <-due.C:
-		}
-		for _, v := range w.flows.due(time.Now(), w.cfg.Repeat) {
-			if !yield(v, nil) {
-				return
-			}
+		case <-w.toTell:
+		case <-timer.C:
 		}
 	}
 }
 
-// goesOn reports an error that is a fact and not an end.
-func goesOn(err error) bool {
-	return errors.Is(err, nflog.ErrLost) || errors.Is(err, conntrack.ErrOverrun)
+// atOnce is how many verdicts are made before they are yielded.
+const atOnce = 32
+
+// yield yields what is due, and returns when the next is, or that there is no
+// more to come.
+func (w *watch) yield(yield func(Verdict, error) bool) (wait time.Duration, more bool) {
+	for {
+		verdicts, losses, wait, err := w.take(time.Now())
+		for i := range losses {
+			if !yield(Verdict{}, fmt.Errorf("reject: %w", &losses[i])) {
+				return 0, false
+			}
+		}
+		for _, v := range verdicts {
+			if !yield(v, nil) {
+				return 0, false
+			}
+		}
+		switch {
+		case len(verdicts) > 0:
+		case err != nil:
+			yield(Verdict{}, err)
+			return 0, false
+		default:
+			return wait, true
+		}
+	}
 }

@@ -43,15 +43,16 @@ func TestWatchConfig(t *testing.T) {
 }
 
 func TestConfigDefaults(t *testing.T) {
-	for _, cfg := range []Config{{}, {Wait: -1, Repeat: -1, Flows: -1}} {
+	for _, cfg := range []Config{{}, {Wait: -1, Repeat: -1, Flows: -1, SourceFlows: -1, Lookups: -1}} {
 		d := cfg.withDefaults()
-		if d.Wait != 250*time.Millisecond || d.Repeat != 10*time.Second || d.Flows != 4096 || d.Proc == nil {
+		if d.Wait != 250*time.Millisecond || d.Repeat != 10*time.Second || d.Flows != 16384 ||
+			d.SourceFlows != 128 || d.Lookups != 2000 || d.Proc == nil {
 			t.Errorf("%+v became %+v", cfg, d)
 		}
 	}
 	proc := fstest.MapFS{"x": nil}
-	cfg := Config{NetNS: "/run/netns/blue", Wait: 1, Repeat: 2, Flows: 3}
-	if d := cfg.withDefaults(); d.Wait != 1 || d.Repeat != 2 || d.Flows != 3 || d.Proc != nil {
+	cfg := Config{NetNS: "/run/netns/blue", Wait: 1, Repeat: 2, Flows: 3, SourceFlows: 4, Lookups: 5}
+	if d := cfg.withDefaults(); d.Wait != 1 || d.Repeat != 2 || d.Flows != 3 || d.SourceFlows != 4 || d.Lookups != 5 || d.Proc != nil {
 		t.Errorf("got %+v", d)
 	}
 	cfg.Proc = proc
@@ -60,59 +61,116 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
-// Losses are told, and ranging goes on after them; all else is the end.
+// Losses are told, and reading goes on after them; all else is the end.
 func TestGoesOn(t *testing.T) {
 	for _, tt := range []struct {
-		err  error
-		want bool
+		err   error
+		count uint64
+		goes  bool
 	}{
-		{&nflog.Lost{Count: 3}, true},
-		{&nflog.Lost{Overrun: true}, true},
-		{fmt.Errorf("group 50: %w", &nflog.Lost{}), true},
-		{&conntrack.OpError{Op: "events", Err: conntrack.ErrOverrun}, true},
-		{net.ErrClosed, false}, {fs.ErrPermission, false}, {context.Canceled, false}, {errors.New("another"), false},
+		{&nflog.Lost{Count: 3, Group: 7}, 3, true},
+		{&nflog.Lost{Overrun: true}, 0, true},
+		{fmt.Errorf("group 50: %w", &nflog.Lost{Count: 1}), 1, true},
+		{errNotIP, 1, true},
+		{&conntrack.OpError{Op: "events", Err: conntrack.ErrOverrun}, 0, true},
+		{net.ErrClosed, 0, false}, {fs.ErrPermission, 0, false}, {errors.New("another"), 0, false},
 	} {
-		if got := goesOn(tt.err); got != tt.want {
+		w := newWatch(Config{}.withDefaults())
+		if got := w.goesOn(t.Context(), Packets, 7, tt.err); got != tt.goes {
 			t.Errorf("%v: %t", tt.err, got)
 		}
+		if tt.goes != (len(w.losses) == 1) || tt.goes == (w.err != nil) {
+			t.Errorf("%v: %v, %v", tt.err, w.losses, w.err)
+		}
+		if tt.goes && (w.losses[0].Count != tt.count || !errors.Is(&w.losses[0], tt.err)) {
+			t.Errorf("%v: %+v", tt.err, w.losses[0])
+		}
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if w := newWatch(Config{}.withDefaults()); w.goesOn(over, Ends, 0, over.Err()) || w.err != nil {
+		t.Errorf("a source that the context ended: %v", w.err)
 	}
 }
 
-// TestRunErrors feeds run with what its readers tell: it yields losses and goes
-// on, says that all is listened to, and ends with the first other error.
+// A slow caller gets one Lost of each source, with the sum.
+func TestLostAddsUp(t *testing.T) {
+	w := newWatch(Config{}.withDefaults())
+	for range 1000 {
+		for _, l := range []Lost{
+			{Source: Packets, Group: 50, Count: 2, Err: &nflog.Lost{Count: 2}},
+			{Source: Packets, Group: 51, Count: 1, Err: errNotIP},
+			{Source: Reasons, Count: 3, Err: &nflog.Lost{Count: 3}},
+			{Source: Ends, Err: conntrack.ErrOverrun},
+			{Source: Traces, Err: conntrack.ErrOverrun},
+		} {
+			w.lost(l)
+		}
+	}
+	_, losses, _, _ := w.take(now)
+	var got []string
+	for i := range losses {
+		got = append(got, losses[i].Error())
+	}
+	overrun := " were missed: " + conntrack.ErrOverrun.Error()
+	want := []string{
+		"2000 logged packets of group 50 were missed: nflog: group 0: 2 packets were lost",
+		"1000 logged packets of group 51 were missed: " + errNotIP.Error(),
+		"3000 reasons for INVALID packets were missed: nflog: group 0: 3 packets were lost",
+		"ends of entries" + overrun, "traces of packets" + overrun,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, again, _, _ := w.take(now); len(again) > 0 {
+		t.Errorf("told twice: %v", again)
+	}
+}
+
+// TestRunErrors gives run what its sources tell: it yields losses and goes on,
+// says that all is listened to, tells what is left, and ends with the error.
 func TestRunErrors(t *testing.T) {
 	calls := 0
-	w := &watch{cfg: Config{Ready: func() { calls++ }}.withDefaults(), signals: make(chan signal, 9), flows: newFlows(1, false)}
+	w := newWatch(Config{Ready: func() { calls++ }}.withDefaults())
 	last := errors.New("the last")
 	ready := make(chan struct{})
 	close(ready)
-	for _, err := range []error{&nflog.Lost{Count: 3}, conntrack.ErrOverrun} {
-		w.signals <- signal{err: err}
-	}
+	w.lost(Lost{Err: &nflog.Lost{Count: 3}})
+	w.lost(Lost{Source: Ends, Err: conntrack.ErrOverrun})
 	var got []error
-	w.run(t.Context(), ready, func(_ Verdict, err error) bool {
-		got = append(got, err)
-		if len(got) == 2 {
-			w.signals <- signal{err: last}
+	told := 0
+	w.run(t.Context(), ready, func(v Verdict, err error) bool {
+		if err == nil {
+			told += v.Count
+			return true
+		}
+		if got = append(got, err); len(got) == 2 {
+			w.mu.Lock()
+			for range 5 {
+				w.refused(sighted(newScene(t, 1).syn(1)), now)
+			}
+			w.mu.Unlock()
+			w.fail(last)
+			w.fail(errors.New("one too many"))
 		}
 		return true
 	})
-	if len(got) != 3 || !errors.Is(got[0], nflog.ErrLost) || !errors.Is(got[1], conntrack.ErrOverrun) || !errors.Is(got[2], last) {
+	if len(got) != 3 || !errors.Is(got[0], nflog.ErrLost) || !errors.Is(got[1], conntrack.ErrOverrun) || got[2] != last { //nolint:errorlint // as it is
 		t.Errorf("got %v", got)
 	}
-	if slices.ContainsFunc(got, func(err error) bool { return !strings.HasPrefix(err.Error(), "reject: ") }) {
-		t.Errorf("got %q", got)
+	if told != 5 {
+		t.Errorf("%d packets were told before the end, want 5", told)
 	}
 	if calls > 1 {
 		t.Errorf("Ready was called %d times", calls)
 	}
 }
 
-// Breaking off at a loss ends run.
+// Breaking off at a loss, or at a verdict, ends run.
 func TestRunBreak(t *testing.T) {
-	w := &watch{cfg: Config{}.withDefaults(), signals: make(chan signal, 9), flows: newFlows(1, false)}
-	w.signals <- signal{err: &nflog.Lost{}}
-	w.signals <- signal{err: &nflog.Lost{}}
+	w := newWatch(Config{}.withDefaults())
+	w.lost(Lost{Source: Ends})
+	w.lost(Lost{Source: Packets})
 	n := 0
 	w.run(t.Context(), nil, func(Verdict, error) bool { n++; return false })
 	if n != 1 {

@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	"detect":        {"conntrack", "sockdiag"}, // their values: it opens no socket
 	"detect/packet": {},
 	"detect/nflog":  {"detect/packet", "internal/nfnl", nflog, netlink, unix},
-	"detect/reject": {"conntrack", "detect", "detect/nflog", "detect/packet", "sockdiag"},
+	"detect/reject": {"conntrack", "detect", "detect/nflog", "detect/packet", "internal/netns", "internal/nft", "sockdiag"},
 
 	"ban":          {}, // knows no detector
 	"ban/bantest":  {"ban"},
@@ -48,6 +48,7 @@ var arrows = map[string][]string{
 	"internal/fixture":       {},
 	"internal/nfnl":          {"unsafe", netlink, unix},
 	"internal/nfnl/nfnltest": {"internal/nfnl"},
+	"internal/netns":         {unix},
 	"internal/nft":           {"internal/nfnl", unix},
 	"internal/record":        {},
 	"internal/lab":           {"internal/nfnl", "internal/nft", unix},

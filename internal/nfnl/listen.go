@@ -2,7 +2,6 @@ package nfnl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 )
@@ -34,6 +33,10 @@ type ListenConfig struct {
 	// initial user namespace; without it the buffer is as large as the limit
 	// allows.
 	ReadBuffer int
+	// Datagram is how long the longest datagram may be, in bytes; 0 and all
+	// below BufferSize are BufferSize. A longer one than that ends the stream
+	// with ErrTruncated.
+	Datagram int
 	// Filter, if not empty, is a program that chooses among the datagrams.
 	Filter []Instruction
 	// Ready, if not nil, is called once the groups are joined: what happens
@@ -50,21 +53,16 @@ func (c *Conn) Listen(ctx context.Context, cfg ListenConfig) iter.Seq2[Message, 
 			yield(Message{}, ended(ctx))
 			return
 		}
-		l, err := c.acquire(true)
+		s, err := c.stream(true, cfg)
 		if err != nil {
 			yield(Message{}, err)
 			return
 		}
-		stop := l.guard(ctx)
-		defer func() { stop(); c.release(l, false) }()
-		if err := l.join(cfg); err != nil {
-			yield(Message{}, explain(ctx, err))
-			return
-		}
+		defer c.release(s.link, false)
 		if cfg.Ready != nil {
 			cfg.Ready()
 		}
-		l.listen(ctx, yield)
+		s.All(ctx)(yield)
 	}
 }
 
@@ -73,6 +71,9 @@ func (l *link) join(cfg ListenConfig) error {
 		if err := l.sock.SetReadBuffer(cfg.ReadBuffer); err != nil {
 			return fmt.Errorf("receive buffer of %d bytes: %w", cfg.ReadBuffer, err)
 		}
+	}
+	if cfg.Datagram > len(l.buf) {
+		l.buf = make([]byte, cfg.Datagram)
 	}
 	if len(cfg.Filter) > 0 {
 		if err := l.sock.SetFilter(cfg.Filter); err != nil {
@@ -85,34 +86,6 @@ func (l *link) join(cfg ListenConfig) error {
 		}
 	}
 	return nil
-}
-
-func (l *link) listen(ctx context.Context, yield func(Message, error) bool) {
-	var lost gap
-	for {
-		b, err := l.receive()
-		switch {
-		case errors.Is(err, ErrOverrun):
-			lost.open = true
-		case err != nil:
-			yield(Message{}, explain(ctx, err))
-			return
-		}
-		for len(b) > 0 {
-			h, data, rest, err := split(b)
-			if err != nil {
-				yield(Message{}, err)
-				return
-			}
-			if !yield(Message{Type: h.typ, Flags: h.flags, Port: h.port, Data: data}, nil) {
-				return
-			}
-			b = rest
-		}
-		if lost.open && lost.over(l.sock) && !yield(Message{}, &Overrun{Drops: lost.drops}) {
-			return
-		}
-	}
 }
 
 // gap is a loss that the kernel has told of and that may not be over.

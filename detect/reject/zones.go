@@ -1,0 +1,130 @@
+package reject
+
+import (
+	"fmt"
+
+	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/sockdiag"
+)
+
+// half is an entry that saw a SYN and no answer, if the packet is one that
+// comes after the answer: the tracker has missed the SYN|ACK, and calls the
+// packet INVALID.
+func (e *known) half() (conntrack.Flow, bool) {
+	f, at := e.Entry.Value, e.side
+	if at == noSide {
+		f, at = e.Elsewhere.Value, e.elsewhere
+	}
+	state := f.TCP.State
+	if e.reason.Kind == ReasonState && e.reason.Exact {
+		state = e.reason.State
+	}
+	odd := e.odd() && (e.reason.Kind == ReasonNone || e.reason.Kind == ReasonState)
+	return f, e.here() && odd && e.goesOn() && at == original && f.Has(conntrack.FieldTCP) && state == conntrack.TCPSynSent
+}
+
+// zoned reports an entry that is not in the default zone.
+func zoned(f *conntrack.Flow) bool { return f.Zone != 0 || f.OriginalZone != 0 || f.ReplyZone != 0 }
+
+// C14: the connection is in another zone than the packet was looked up in; or
+// its SYN was, and a local socket answered it.
+func isWrongZone(e *known) bool {
+	f, half := e.half()
+	later := !e.opens() && e.stranger() && (e.tcp() || e.elsewhere == reply) // what a SYN began, or an answer
+	other := e.Entry.Result == Absent && e.elsewhere != noSide && zoned(&e.Elsewhere.Value) && (later || half)
+	return e.here() && (other || half && zoned(&f) && !e.forwarded())
+}
+
+func explainWrongZone(e *known, v *Verdict) {
+	f := e.Elsewhere.Value
+	if e.elsewhere == noSide {
+		f = e.Entry.Value
+	}
+	v.Confidence = detect.Likely
+	if e.elsewhere != noSide && (e.reason.Kind == ReasonState || e.reason.Kind == ReasonNew) {
+		v.Confidence = detect.Certain
+	} else if e.tcp() {
+		e.reasonMissing(v)
+	}
+	v.Summary = fmt.Sprintf("the connection of %v is tracked in another conntrack zone: %v; its two directions are looked up in "+
+		"different zones, and each sees half of it", e.Packet.Value, f)
+	if e.Rules.Value.Zone != "" {
+		v.fact("zone assigned by: " + plain(e.Rules.Value.Zone))
+	} else if e.Rules.Result != Present {
+		v.missing("the rules that assign zones", "nft list ruleset")
+	}
+	v.fix(fmt.Sprintf("assign the same zone in prerouting and in output: `ct zone set %d`, before priority -200 (iptables: `-t raw -j CT --zone %[1]d`)",
+		max(f.Zone, f.OriginalZone, f.ReplyZone)),
+		"or a zone for one direction only: `ct original zone set`, `-j CT --zone-orig`")
+}
+
+// C15: a local socket answers, and the answer is not tracked.
+func isUntrackedReturn(e *known) bool {
+	_, half := e.half()
+	none := e.Rules.Result == Present && e.Rules.Value.Notrack == "" && !e.Rules.Value.Legacy
+	local := e.socketIn(sockdiag.SynRecv, sockdiag.Established)
+	return half && !e.forwarded() && !none && (local || e.Rules.Value.Notrack != "")
+}
+
+func explainUntrackedReturn(e *known, v *Verdict) {
+	f, _ := e.half()
+	v.Confidence = detect.Likely
+	v.Summary = fmt.Sprintf("the SYN|ACK of %v did not pass the tracker, which still waits for it: %v; one direction is exempt from "+
+		"tracking (notrack)", e.Packet.Value, f)
+	if rule := e.Rules.Value.Notrack; rule != "" {
+		v.fact("exempt by: " + plain(rule))
+		v.Summary += ", by " + plain(rule)
+		if e.reason.Kind == ReasonState {
+			v.Confidence = detect.Certain
+		}
+	} else {
+		v.missing("the rule that exempts it", "nft list ruleset")
+	}
+	if e.reason.Kind != ReasonState {
+		e.reasonMissing(v)
+	}
+	v.fix("exempt both directions, or none: `notrack` in prerouting and in output, for the port as destination and as source",
+		"and accept what is exempt: `ct state untracked accept`")
+}
+
+// C16: nobody here answers. Or only the answers come this way.
+func isAsymmetric(e *known) bool {
+	_, half := e.half()
+	none := e.Socket.Result == Absent || e.Socket.Result == NotLooked && e.Hook.Result != Present
+	answer := e.forwarded() && e.accepts() && e.stranger() && e.Entry.Result == Absent
+	return half && (e.forwarded() || none) || answer
+}
+
+func explainAsymmetric(e *known, v *Verdict) {
+	f, half := e.half()
+	h := e.Packet.Value
+	v.Confidence = detect.Likely
+	v.Summary = fmt.Sprintf("%v comes this way, and the SYN that it answers did not: the two directions of the connection take different ways", h)
+	if half {
+		v.Summary = fmt.Sprintf("%v comes this way, and the SYN|ACK before it did not: the tracker still waits for it: %v; the two directions "+
+			"of the connection take different ways", h, f)
+	}
+	r := e.Rules
+	bypass := r.Result != Present || r.Value.Notrack != "" || r.Value.Zone != "" || r.Value.Legacy
+	switch {
+	case half && e.reason.Kind == ReasonState && e.forwarded() && !bypass:
+		v.Confidence = detect.Certain
+	case !half || !e.forwarded():
+		v.Confidence = detect.Possible
+	}
+	if bypass {
+		v.missing("whether rules exempt the other direction from tracking, or put it in another zone", "nft list ruleset")
+	}
+	if e.reason.Kind == ReasonNone {
+		e.reasonMissing(v)
+	}
+	if !half {
+		v.missing("the way of the other direction; a forged SYN draws such answers, too", fmt.Sprintf("ip route get %v", h.Dst))
+	} else {
+		v.missing("the way of the other direction", fmt.Sprintf("ip route get %v", h.Src))
+	}
+	v.fix("route both directions through this host, or neither",
+		fmt.Sprintf("or do without tracking for it: `ip%s daddr %v notrack`, and accept it: `ct state untracked accept`; "+
+			"`nf_conntrack_tcp_be_liberal` does not help before the SYN|ACK", six(h.Dst.Is6()), h.Dst))
+}
