@@ -1,7 +1,7 @@
 // Package nflog reads the packets that a rule hands to user space: those of
 // iptables -j NFLOG and nft log group, through the kernel's nfnetlink_log.
 //
-//	r, err := nflog.Listen(&nflog.Config{Group: 50})
+//	r, err := nflog.Listen(&nflog.Config{Groups: []uint16{50}})
 //	...
 //	defer r.Close()
 //	for p, err := range r.Packets(ctx) {

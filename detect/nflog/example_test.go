@@ -13,7 +13,7 @@ import (
 
 // What to do with what Packets returns.
 func Example() {
-	// r, err := nflog.Listen(&nflog.Config{Group: 50})
+	// r, err := nflog.Listen(&nflog.Config{Groups: []uint16{50}})
 	// …
 	// defer r.Close()
 	// packets := r.Packets(ctx)

@@ -35,7 +35,7 @@ func TestValidOnKernel(t *testing.T) {
 	}}}); err != nil {
 		t.Fatal(err)
 	}
-	reasons, err := nflog.Listen(&nflog.Config{NetNS: server.NetNS(), Group: 0})
+	reasons, err := nflog.Listen(&nflog.Config{NetNS: server.NetNS(), Groups: []uint16{0}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func (s *seen) listen(ctx context.Context, group uint) error {
 	if group > 1<<16-1 {
 		return fmt.Errorf("-group %d: want 0 to 65535", group)
 	}
-	r, err := nflog.Listen(&nflog.Config{Group: uint16(group), Snaplen: 2048})
+	r, err := nflog.Listen(&nflog.Config{Groups: []uint16{uint16(group)}, Snaplen: 2048})
 	if err != nil {
 		return err
 	}

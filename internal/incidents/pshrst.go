@@ -259,7 +259,7 @@ type packetWatch struct {
 }
 
 func (st *stage) packetWatch() (*packetWatch, error) {
-	r, err := nflog.Listen(&nflog.Config{NetNS: st.server.NetNS(), Group: packetGroup})
+	r, err := nflog.Listen(&nflog.Config{NetNS: st.server.NetNS(), Groups: []uint16{packetGroup}})
 	if err != nil {
 		return nil, err
 	}
