@@ -50,7 +50,7 @@ var verdictTable = []struct {
 			":9102 TCP PSH|ACK", "the entry expired at 12:00:00", "inode 4711"}},
 	{"idle for long enough", seen{packet: "in PSH|ACK", how: Logged, state: New, entry: "-", ended: "-", socket: "ESTABLISHED idle=400",
 		settings: map[string]string{"tcp_timeout_established": "300"}},
-		"C01", CauseEntryExpired, likely, "", []string{"nf_conntrack_tcp_timeout_established = 300", "idle for 6m40s"}},
+		"C01", CauseEntryExpired, likely, "conntrack -E -e DESTROY", []string{"nf_conntrack_tcp_timeout_established = 300", "idle for 6m40s"}},
 	{"not idle for long enough", seen{packet: "in PSH|ACK", how: Logged, state: New, entry: "-", socket: "ESTABLISHED idle=200",
 		settings: map[string]string{"tcp_timeout_established": "300"}},
 		"C01", CauseEntryExpired, possible, "conntrack -E -e DESTROY", []string{"how the entry ended"}},
@@ -134,7 +134,7 @@ var verdictTable = []struct {
 
 	// C08
 	{"CLOSE_WAIT without an entry", seen{entry: "-", socket: "CLOSE_WAIT"},
-		"C08", CauseClosingEntryEnds, likely, "", []string{"has no entry any more", "close_wait = 60", ":9102 > "}},
+		"C08", CauseClosingEntryEnds, likely, "ss -tnpo state close-wait dst ", []string{"has no entry any more", "close_wait = 60", ":9102 > "}},
 	{"CLOSE_WAIT with an entry", seen{entry: closing, socket: "CLOSE_WAIT"},
 		"C08", CauseClosingEntryEnds, possible, "ss -tnpo state close-wait dst ", []string{"for another 35s", "when the application will answer"}},
 
@@ -146,9 +146,9 @@ var verdictTable = []struct {
 	{"not allowed, state not known", seen{packet: "in SYN", how: ICMPSent, icmp: host, entry: "-", listen: host},
 		"C19", CauseNotAllowed, likely, "nft monitor trace", nil},
 	{"no service, the host's own connection to itself", seen{packet: "in SYN", how: Logged, state: New, entry: "tcp 6 119 SYN_SENT " + fromPeer + "[UNREPLIED] " + fromHost, listen: "-"},
-		"C20", CauseNoService, likely, "", nil},
+		"C20", CauseNoService, likely, "nft monitor trace", nil},
 	{"no service", seen{packet: "in SYN", how: Logged, state: New, entry: "-", listen: "-"},
-		"C20", CauseNoService, likely, "", []string{"port 9102", "nothing listens on port 9102"}},
+		"C20", CauseNoService, likely, "nft monitor trace", []string{"port 9102", "nothing listens on port 9102"}},
 
 	// C25, C26 and C28
 	{"on the path", seen{packet: "out SYN", how: ICMPReceived, icmp: router, entry: opening, socket: "SYN_SENT"},

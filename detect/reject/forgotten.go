@@ -194,6 +194,7 @@ func (e *known) gradeForgotten(timeout time.Duration, v *Verdict) {
 	case timeout > 0 && ok && idle >= timeout:
 		v.Confidence = detect.Likely
 		v.fact(fmt.Sprintf("the connection has been idle for %v", idle.Round(time.Second)))
+		v.missing("how the entry ended", "conntrack -E -e DESTROY -p tcp")
 	default:
 		v.Confidence = detect.Possible
 		v.missing("how the entry ended: nobody listened then, or it was never there (tracking began after the connection)",

@@ -104,9 +104,7 @@ func explainNoService(e *known, v *Verdict) {
 	h := e.Packet.Value
 	v.Confidence = e.proven()
 	v.Summary = fmt.Sprintf("a new connection to %s, where nothing listens: a stopped service, or a scan; the refusal is right", e.service())
-	if rule := e.rule(); rule != "" {
-		v.Summary += "; refused by " + rule
-	}
+	e.byRule(v)
 	if h.Dst.IsMulticast() {
 		v.Summary += "; it was sent to a group, and is harmless"
 		v.fix(fmt.Sprintf("drop it without a word: `ip%s daddr %v drop`", six(h.Dst.Is6()), h.Dst))
@@ -173,8 +171,8 @@ func explainClosingEntry(e *known, v *Verdict) {
 		v.Confidence = detect.Possible
 		what = fmt.Sprintf("has an entry for another %ds: an answer within that time draws a RST and leaves nothing behind, "+
 			"a later one is picked up as a ghost, and refused by the peer", int64(e.Entry.Value.Timeout/time.Second))
-		v.missing("when the application will answer", fmt.Sprintf("ss -tnpo state close-wait dst %v", s.Remote))
 	}
+	v.missing("when the application will answer", fmt.Sprintf("ss -tnpo state close-wait dst %v", s.Remote))
 	v.Summary = fmt.Sprintf("the peer has closed, the application has not (CLOSE_WAIT), and the connection %v > %v %s",
 		s.Local, s.Remote, what)
 	v.fix("close the socket when the peer has closed (end of file)",

@@ -112,17 +112,6 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestVerdictString(t *testing.T) {
-	v := Verdict{Cause: CauseGhost, Confidence: certain, Summary: "this", Count: 1}
-	if got := v.String(); got != "ghost, certain: this" {
-		t.Errorf("got %q", got)
-	}
-	v.Count = 3
-	if got := v.String(); got != "ghost (3 times), certain: this" {
-		t.Errorf("got %q", got)
-	}
-}
-
 func TestOtherPort(t *testing.T) {
 	for p, want := range map[uint16]uint16{1: 2, 65534: 65535, 65535: 65534} {
 		if got := otherPort(p); got != want {
