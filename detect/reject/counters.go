@@ -3,6 +3,8 @@ package reject
 import (
 	"context"
 	"io/fs"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,10 +42,8 @@ const countEvery = 2 * time.Second
 func (w *watch) countAll(ctx context.Context) {
 	tick := time.NewTicker(min(countEvery, w.cfg.Repeat))
 	defer tick.Stop()
-	first := w.count(ctx)
-	var drops, limits silence
-	drops.base, limits.base = first, first
-	window := window{first, first}
+	silent := newSilences(w.count(ctx))
+	window := window{silent.last, silent.last}
 	for {
 		select {
 		case <-ctx.Done():
@@ -51,16 +51,15 @@ func (w *watch) countAll(ctx context.Context) {
 		case <-tick.C:
 		}
 		r := w.count(ctx)
-		host := w.surroundings(ctx)
+		verdicts := silent.read(r, w.surroundings(ctx), w.cfg.Repeat)
 		lately := window.move(r)
 		w.mu.Lock()
 		w.lately = Found(lately)
-		w.silent = drops.tell(w.silent, r, host, w.cfg.Repeat, func(c *Counters) { c.RateLimited = 0 })
-		w.silent = limits.tell(w.silent, r, host, w.cfg.Repeat, func(c *Counters) { c.Conntrack = conntrack.Stats{} })
-		if len(w.silent) > 0 {
+		w.silent = append(w.silent, verdicts...)
+		w.mu.Unlock()
+		if len(verdicts) > 0 {
 			wake(w.toTell)
 		}
-		w.mu.Unlock()
 	}
 }
 
@@ -89,44 +88,80 @@ func (w *window) move(r *reading) Counters {
 	return r.since(w.older)
 }
 
-// silence is what one kind of counter tells of packets that nobody saw.
+// silences are the causes that counters tell of packets that nobody saw.
+type silences struct {
+	last *reading
+	by   map[Cause]*silence
+}
+
+// silence is one of these causes.
 type silence struct {
-	base   *reading // when it was last told, or there was nothing
-	cause  Cause
-	first  time.Time
-	count  uint64
-	toldAt time.Time
+	base    *reading // when it began, or was last told
+	begun   time.Time
+	count   uint64
+	toldAt  time.Time
+	pending bool // there is more to tell
 }
 
-// tell appends the verdict on what was counted since the last: at first, and
-// then every repeat.
-func (s *silence) tell(out []Verdict, r *reading, host *surroundings, repeat time.Duration, only func(*Counters)) []Verdict {
-	c := r.since(s.base)
-	only(&c)
-	e := Evidence{Refusal: Counted, Counters: Found(c)}
+func newSilences(first *reading) *silences {
+	return &silences{last: first, by: make(map[Cause]*silence)}
+}
+
+// read returns verdicts on what was counted since the last reading: at first, and
+// then every repeat with what was counted meanwhile.
+func (ss *silences) read(r *reading, host *surroundings, repeat time.Duration) (out []Verdict) {
+	for _, v := range ExplainAll(countedBetween(ss.last, r, host)) {
+		s := ss.by[v.Cause]
+		if s == nil || r.at.Sub(s.toldAt) >= forgetAfter*repeat {
+			s = &silence{begun: ss.last.at}
+			ss.by[v.Cause] = s
+		}
+		if !s.pending {
+			s.base, s.pending = ss.last, true
+		}
+	}
+	ss.last = r
+	for _, cause := range slices.Sorted(maps.Keys(ss.by)) {
+		if s := ss.by[cause]; s.pending && r.at.Sub(s.toldAt) >= repeat {
+			out = append(out, s.tell(cause, r, host)...)
+		}
+	}
+	return out
+}
+
+// countedBetween is the evidence of what was counted between two readings.
+func countedBetween(earlier, r *reading, host *surroundings) Evidence {
+	e := Evidence{Refusal: Counted, At: r.at}
 	host.tell(&e)
-	e.Local, e.Counters = Lookup[bool]{}, Found(c)
-	v := Explain(e)
-	if v.Cause == CauseUnknown {
-		s.base = r
-		return out
-	}
-	if v.Cause == s.cause && r.at.Sub(s.toldAt) < repeat {
-		return out
-	}
-	if v.Cause != s.cause || r.at.Sub(s.toldAt) >= forgetAfter*repeat {
-		s.cause, s.first, s.count = v.Cause, s.base.at, 0
-	}
-	s.count += hidden(&c)
-	s.toldAt, s.base = r.at, r
-	v.Count, v.First, v.Last = int(s.count), s.first, r.at
-	return append(out, v)
+	e.Local, e.Counters = Lookup[bool]{}, Found(r.since(earlier))
+	return e
 }
 
-// hidden is how many packets or errors the counters tell of that nobody saw. A
-// clash counts as a drop, too.
-func hidden(c *Counters) uint64 {
-	return max(c.Conntrack.Drop, c.Conntrack.InsertFailed, c.Conntrack.ChainTooLong) + c.RateLimited
+// tell is the verdict on what was counted since base, with the sum so far. There
+// is none when what was counted first fits the cause no more, seen with the rest.
+func (s *silence) tell(cause Cause, r *reading, host *surroundings) []Verdict {
+	s.pending, s.toldAt = false, r.at
+	for _, v := range ExplainAll(countedBetween(s.base, r, host)) {
+		if v.Cause == cause {
+			s.count += hidden(cause, &v.Evidence.Counters.Value)
+			v.Count, v.First, v.Last = int(s.count), s.begun, r.at
+			return []Verdict{v}
+		}
+	}
+	return nil
+}
+
+// hidden is how many packets or errors the counters of a cause tell of.
+func hidden(c Cause, n *Counters) uint64 {
+	switch c {
+	case CauseTableFull: // a clash is counted as a drop, too
+		return n.Conntrack.Drop - min(n.Conntrack.Drop, n.Conntrack.InsertFailed)
+	case CauseInsertFailed:
+		return n.Conntrack.InsertFailed - min(n.Conntrack.InsertFailed, n.Conntrack.ChainTooLong)
+	case CauseLongChains:
+		return n.Conntrack.ChainTooLong
+	}
+	return n.RateLimited
 }
 
 // rateLimited is how many ICMP errors this host has held back
@@ -141,7 +176,7 @@ func rateLimited(proc fs.FS) uint64 {
 	}
 	for line := range strings.Lines(string(v6)) {
 		if words := strings.Fields(line); len(words) == 2 && words[0] == "Icmp6OutRateLimitHost" {
-			n += number(words[1])
+			n += counterValue(words[1])
 		}
 	}
 	return n
@@ -159,7 +194,7 @@ func snmp(text, table, name string) uint64 {
 		default:
 			for i := range min(len(names), len(words)) {
 				if names[i] == name {
-					return number(words[i])
+					return counterValue(words[i])
 				}
 			}
 		}
@@ -167,7 +202,7 @@ func snmp(text, table, name string) uint64 {
 	return 0
 }
 
-func number(word string) uint64 {
+func counterValue(word string) uint64 {
 	n, _ := strconv.ParseUint(word, 10, 64) // what is no number counts nothing
 	return n
 }

@@ -45,7 +45,7 @@ func dropped(t testing.TB, h *lab.Host) int {
 func syns(src, dst netip.Addr, n, flows, perSecond int, most time.Duration) iter.Seq[[]byte] {
 	made := make([][]byte, flows)
 	for i := range made {
-		made[i] = segment(tcpTuple(src, uint16(20000+i%100), dst, uint16(1+i/100)), packet.SYN, 1, 0)
+		made[i] = tcpSegment(tcpTuple(src, uint16(20000+i%100), dst, uint16(1+i/100)), packet.SYN, 1, 0)
 	}
 	return func(yield func([]byte) bool) {
 		start := time.Now()
@@ -97,7 +97,7 @@ func watchFlood(t testing.TB, server *lab.Host, cfg Config, flood func() error) 
 		} else if err != nil {
 			must(t, ctx.Err())
 			break
-		} else if v.Cause != CauseRateLimited {
+		} else if v.Evidence.Refusal != Counted {
 			f.counts[v.Flow] = v.Count
 			f.lines[v.Flow]++
 		}
@@ -155,7 +155,7 @@ func TestLiveScan(t *testing.T) {
 	f := watchFlood(t, server, Config{Repeat: time.Second, SourceFlows: apart}, func() error {
 		return send(client, server.Addr4(), func(yield func([]byte) bool) {
 			for i := range ports {
-				if !yield(segment(tcpTuple(client.Addr4(), 20000, server.Addr4(), uint16(1+i)), packet.SYN, 1, 0)) {
+				if !yield(tcpSegment(tcpTuple(client.Addr4(), 20000, server.Addr4(), uint16(1+i)), packet.SYN, 1, 0)) {
 					return
 				}
 			}

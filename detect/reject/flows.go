@@ -10,10 +10,10 @@ import (
 )
 
 // flows is the refused flows that are remembered, in bounded memory: packets of
-// more flows than limits allow are counted in a crowd, by source or for all.
+// more flows than flowLimits allow are counted in a crowd, by source or for all.
 // Time is an argument throughout. It is not safe for concurrent use.
 type flows struct {
-	limits
+	flowLimits
 	by     map[flowKey]*refused
 	crowds map[flowKey]*refused // by crowdKey; of all sources under the zero key
 	from   map[flowKey]int      // flows of a source, by crowdKey
@@ -26,8 +26,8 @@ type flows struct {
 	later   list.List // were told; their counts are due at refused.next
 }
 
-// limits are those of Config, with its defaults.
-type limits struct {
+// flowLimits are those of Config, with its defaults.
+type flowLimits struct {
 	wait, repeat time.Duration
 	flows        int  // in all
 	perSource    int  // of one source
@@ -42,10 +42,10 @@ const (
 	goingOn = time.Second
 )
 
-func newFlows(l limits) *flows {
+func newFlows(l flowLimits) *flows {
 	return &flows{
-		limits: l,
-		by:     make(map[flowKey]*refused), crowds: make(map[flowKey]*refused), from: make(map[flowKey]int),
+		flowLimits: l,
+		by:         make(map[flowKey]*refused), crowds: make(map[flowKey]*refused), from: make(map[flowKey]int),
 	}
 }
 
@@ -86,12 +86,12 @@ func (fs *flows) refuse(s *sighting, now time.Time) {
 	case r.crowd != nil:
 		r.crowd.add(s.packet.DstPort)
 	case overtaken:
-		fs.look(r, s)
+		fs.look(r, s, now)
 	case r.queue == nil && r.changed(s):
-		fs.look(r, s)
+		fs.look(r, s, now)
 	}
 	if r.queue == nil && r.inLater == nil { // told, and its repetition is over
-		fs.look(r, s)
+		fs.look(r, s, now)
 	}
 }
 
@@ -101,11 +101,12 @@ func (r *refused) changed(s *sighting) bool {
 }
 
 // look has the flow looked up with a packet.
-func (fs *flows) look(r *refused, s *sighting) {
+func (fs *flows) look(r *refused, s *sighting, now time.Time) {
 	icmp := r.seen.icmp
 	if r.seen = *s; s.icmp == nil {
 		r.seen.icmp = icmp
 	}
+	r.seen.at = now
 	fs.enqueue(r, &fs.fresh)
 }
 

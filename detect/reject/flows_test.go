@@ -29,7 +29,7 @@ type scene struct {
 }
 
 func newScene(t *testing.T, limit int) scene {
-	l := limits{wait: wait, repeat: repeat, flows: limit, perSource: 1 << 20, reasons: true}
+	l := flowLimits{wait: wait, repeat: repeat, flows: limit, perSource: 1 << 20, reasons: true}
 	return scene{t, newFlows(l), make(map[flowKey]Evidence)}
 }
 

@@ -87,7 +87,7 @@ func watchHost(t *testing.T, h *lab.Host, cfg Config) *watching {
 	t.Helper()
 	w := &watching{t: t, host: h}
 	ready := make(chan struct{})
-	cfg.NetNS, cfg.Proc, cfg.Groups = h.NetNS(), h.FS(), []uint16{group}
+	cfg.NetNS, cfg.Groups = h.NetNS(), []uint16{group}
 	cfg.Ready = func() { close(ready) }
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
@@ -181,11 +181,11 @@ func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) co
 // sendSYN sends the first packet of a connection, without a socket for it.
 func sendSYN(t testing.TB, h *lab.Host, tuple conntrack.Tuple) {
 	t.Helper()
-	must(t, send(h, tuple.Dst, slices.Values([][]byte{segment(tuple, packet.SYN, 1, 0)})))
+	must(t, send(h, tuple.Dst, slices.Values([][]byte{tcpSegment(tuple, packet.SYN, 1, 0)})))
 }
 
-// segment is a TCP packet without data, as a raw socket takes it.
-func segment(t conntrack.Tuple, flags packet.TCPFlags, seq, ack uint32) []byte {
+// tcpSegment is a TCP packet without data, as a raw socket takes it.
+func tcpSegment(t conntrack.Tuple, flags packet.TCPFlags, seq, ack uint32) []byte {
 	b := []byte{
 		byte(t.SrcPort >> 8), byte(t.SrcPort), byte(t.DstPort >> 8), byte(t.DstPort),
 		0, 0, 0, 0, 0, 0, 0, 0, 0x50, byte(flags), 0x10, 0, 0, 0, 0, 0,

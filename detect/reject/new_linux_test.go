@@ -116,7 +116,7 @@ func TestLiveOnPath(t *testing.T) {
 			t.Errorf("got %+v", v)
 		}
 		v = onPath.waitFor(flow, 1)
-		is(t, v, "", CauseUnknown)
+		is(t, v, "C19", CauseNotAllowed, likely)
 		if e := v.Evidence; e.Refusal != Logged || e.State != New || e.Socket.Result != NotLooked || e.Listener.Result != NotLooked || e.ICMP.Result != Present {
 			t.Errorf("the router's: %+v", v)
 		}
@@ -138,7 +138,7 @@ func TestLiveOnlyICMP(t *testing.T) {
 		flow := tcpTuple(addr(client), clientPort, addr(server), servicePort)
 		sendSYN(t, client, flow)
 		v := onPath.waitFor(flow, 1)
-		is(t, v, "", CauseUnknown)
+		is(t, v, "C19", CauseNotAllowed, likely)
 		if e := v.Evidence; e.Refusal != ICMPSent || e.Socket.Result != NotLooked || e.Listener.Result != NotLooked {
 			t.Errorf("the router's: %+v", v)
 		}
@@ -186,7 +186,7 @@ func TestLiveOut(t *testing.T) {
 			t.Fatal("connected through a firewall that rejects")
 		}
 		v := w.waitFor(flow, 1)
-		is(t, v, "", CauseUnknown)
+		is(t, v, "C37", CauseNotAllowedOut, likely)
 		if v.Evidence.Refusal != Logged || v.Evidence.Socket.Result != NotLooked {
 			t.Errorf("got %+v", v)
 		}

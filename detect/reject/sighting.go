@@ -1,6 +1,8 @@
 package reject
 
 import (
+	"time"
+
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
@@ -10,6 +12,7 @@ import (
 // sighting is a refused packet, as one source tells of it.
 type sighting struct {
 	packet   packet.Header
+	at       time.Time // when it was looked up
 	refusal  Refusal
 	state    State
 	hook     nflog.Hook
@@ -54,7 +57,7 @@ func (f finding[T]) lookup() Lookup[T] {
 func (r *refused) evidence() Evidence {
 	s, f := &r.seen, &r.found
 	e := Evidence{
-		Packet: Found(s.packet), Refusal: s.refusal, State: s.state, Reason: s.reason,
+		Packet: Found(s.packet), At: s.at, Refusal: s.refusal, State: s.state, Reason: s.reason,
 		Entry: f.entry.lookup(), Elsewhere: f.elsewhere.lookup(), Control: f.control.lookup(),
 		Socket: f.socket.lookup(), Listener: f.listener.lookup(),
 	}

@@ -25,7 +25,7 @@ type state struct {
 
 func newState(cfg *Config) state {
 	return state{
-		flows: newFlows(cfg.limits()), reasons: newRecent[reasonKey, string](1024), ended: newEndings(1 << 15),
+		flows: newFlows(cfg.flowLimits()), reasons: newRecent[reasonKey, string](1024), ended: newEndings(1 << 15),
 		states: make(prefixes),
 	}
 }

@@ -76,8 +76,8 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-func (cfg *Config) limits() limits {
-	return limits{wait: cfg.Wait, repeat: cfg.Repeat, flows: cfg.Flows, perSource: cfg.SourceFlows, reasons: cfg.Reasons}
+func (cfg *Config) flowLimits() flowLimits {
+	return flowLimits{wait: cfg.Wait, repeat: cfg.Repeat, flows: cfg.Flows, perSource: cfg.SourceFlows, reasons: cfg.Reasons}
 }
 
 func (cfg *Config) check() error {
