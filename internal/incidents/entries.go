@@ -1,8 +1,10 @@
 package incidents
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -35,7 +37,7 @@ func playTrackedLate(st *stage) error {
 	_, k := st.served(dbPort)
 	st.tell(Set, "client: its firewall starts, and with it the tracker; the connection is older")
 	st.walls(map[*host]wall{st.client: {}})
-	st.unheard(k, expected{state: reject.New, cause: reject.CauseTrackedLate, confidence: detect.Likely})
+	st.unheard(k, expected{state: reject.New, cause: reject.CauseTrackedLate, confidence: detect.Possible})
 	st.pickUp(k)
 	return nil
 }
@@ -121,6 +123,10 @@ const synSent = ctTimeout + "syn_sent"
 // playSynMissed is C17: the SYN/ACK comes when the entry of its SYN has expired.
 func playSynMissed(st *stage) error {
 	must(st.set(st.client, synSent, "1"))
+	// Since Linux 6.5 a second passes between all of the first SYNs.
+	if err := st.client.set("net.ipv4.tcp_syn_linear_timeouts", "0"); !errors.Is(err, fs.ErrNotExist) {
+		must(err)
+	}
 	drop := wall{first: []nft.Rule{{Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.Drop}}}
 	st.tell(Set, "server: is slow to answer")
 	st.walls(map[*host]wall{st.client: {}, st.server: drop})
@@ -148,12 +154,12 @@ func playSynMissed(st *stage) error {
 	return nil
 }
 
-// lateAnswer waits until the client's SYN was seen and forgotten, and answers it
-// then.
+// lateAnswer waits until the client's second SYN was seen and forgotten, and
+// answers it then: there is a second more until the third.
 func (st *stage) lateAnswer(t conntrack.Tuple, answer segment) {
-	must(st.wait("the client's SYN", func() (bool, error) {
-		_, ok, err := st.entry(st.client, t)
-		return ok, err
+	must(st.wait("the client's SYN to be sent again", func() (bool, error) {
+		s, ok, err := st.client.socket(st.ctx, t)
+		return ok && s.Retransmits > 0, err
 	}))
 	must(st.gone(st.client, t))
 	st.inject(st.server, st.client, answer)
@@ -161,7 +167,7 @@ func (st *stage) lateAnswer(t conntrack.Tuple, answer segment) {
 
 const udpTimeout = "net.netfilter.nf_conntrack_udp_timeout"
 
-// playLateDatagram is C01 for UDP: the answer takes longer than the tracker
+// playLateDatagram is C36: the answer takes longer than the tracker
 // remembers the question.
 func playLateDatagram(st *stage) error {
 	must(st.set(st.client, udpTimeout, "1"))
@@ -194,7 +200,7 @@ func playLateDatagram(st *stage) error {
 	st.result(Reproduce, nil, fmt.Sprintf("the answer comes after the tracker forgot the question, and is refused: %v", err),
 		check{"no answer", n == 0 && err != nil})
 	st.explained(st.client, asked.Invert(), expected{
-		state: reject.New, cause: reject.CauseEntryExpired, confidence: detect.Certain, words: []string{udpTimeout},
+		state: reject.New, cause: reject.CauseLateAnswer, confidence: detect.Certain, words: []string{"nf_conntrack_udp_timeout"},
 	})
 	must(st.set(st.client, udpTimeout, "30"))
 	c = ask(func(conntrack.Tuple) { time.Sleep(2500 * time.Millisecond) })

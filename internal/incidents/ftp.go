@@ -114,6 +114,6 @@ func (st *stage) missingHelper(h *host, flow conntrack.Tuple, err error) {
 	st.result(Reproduce, nil, fmt.Sprintf("the data connection that the control connection announced is refused: %v", err),
 		check{"an administrative prohibition", prohibited(err)})
 	st.explained(h, flow, expected{
-		state: reject.New, cause: reject.CauseMissingHelper, confidence: detect.Likely, words: []string{"helper", ftp},
+		state: reject.New, cause: reject.CauseMissingHelper, confidence: detect.Possible, surer: rulesRead, words: []string{"helper", ftp},
 	})
 }

@@ -70,8 +70,8 @@ func playNotTranslated(st *stage) error {
 	_, err := k.server.Read(make([]byte, 1))
 	st.result(Reproduce, nil, fmt.Sprintf("the connection breaks on the server: %v", err),
 		check{"a RST", errors.Is(err, syscall.ECONNRESET)})
-	st.explained(st.router, k.fromServer, expected{
-		state: reject.Invalid, cause: reject.CauseNotTranslated, confidence: detect.Certain, words: []string{"INVALID"},
+	st.explained(st.router, k.fromClient, expected{ // the RST, which is of no connection for the tracker
+		state: reject.Invalid, cause: reject.CauseNotTranslated, confidence: detect.Certain, words: []string{to.String()},
 	})
 	st.change(st.router, "drops what is INVALID", wall{hook: nft.Forward, first: dropInvalid(), allow: opens(innerPort), extra: []nft.Chain{dnat}})
 	k = st.throughNAT(l, to)
@@ -93,7 +93,7 @@ func playGateway(st *stage) error {
 	st.result(Reproduce, nil, fmt.Sprintf("the client cannot connect to %v: %v", to, err), check{"a prohibition", prohibited(err)})
 	inner := conntrack.Tuple{Src: local.Addr(), Dst: st.server.addr, SrcPort: local.Port(), DstPort: innerPort, Proto: conntrack.ProtoTCP}
 	st.explained(st.router, inner, expected{
-		state: reject.New, cause: reject.CauseNotAllowed, confidence: detect.Likely, words: []string{fmt.Sprint(innerPort)},
+		state: reject.New, cause: reject.CauseNotAllowed, confidence: detect.Likely, surer: ruleKnown, words: []string{fmt.Sprint(innerPort)},
 	})
 	st.change(st.router, fmt.Sprintf("forwards new connections to port %d, the translated one", innerPort),
 		wall{hook: nft.Forward, allow: opens(innerPort), extra: []nft.Chain{dnat}})

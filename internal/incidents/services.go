@@ -14,7 +14,7 @@ func playNotAllowed(st *stage) error {
 	st.answering(httpsPort + 1)
 	flow := st.refusedConnect(httpsPort + 1)
 	st.explained(st.server, flow, expected{
-		state: reject.New, cause: reject.CauseNotAllowed, confidence: detect.Likely, words: []string{fmt.Sprint(httpsPort + 1)},
+		state: reject.New, cause: reject.CauseNotAllowed, confidence: detect.Likely, surer: ruleKnown, words: []string{fmt.Sprint(httpsPort + 1)},
 	})
 	st.change(st.server, fmt.Sprintf("lets new connections to port %d in", httpsPort+1), wall{allow: opens(httpsPort, httpsPort+1)})
 	st.result(Remedy, nil, "with the rule the same connect is answered", st.answered(httpsPort+1))
@@ -26,7 +26,7 @@ func playNoService(st *stage) error {
 	must(st.open(httpsPort))
 	flow := st.refusedConnect(httpsPort + 1)
 	st.explained(st.server, flow, expected{
-		state: reject.New, cause: reject.CauseNoService, confidence: detect.Likely, words: []string{fmt.Sprint(httpsPort + 1)},
+		state: reject.New, cause: reject.CauseNoService, confidence: detect.Likely, surer: ruleKnown, words: []string{fmt.Sprint(httpsPort + 1)},
 	})
 	st.answering(httpsPort + 1)
 	st.change(st.server, fmt.Sprintf("the service starts, and port %d is open", httpsPort+1), wall{allow: opens(httpsPort, httpsPort+1)})

@@ -83,8 +83,15 @@ type expected struct {
 	state      reject.State // of the refused packet
 	cause      reject.Cause
 	confidence detect.Confidence
-	words      []string // of summary, facts and fixes
+	// surer, if not nil, tells of evidence that makes it one step surer.
+	surer func(*reject.Evidence) bool
+	words []string // of summary, facts and fixes
 }
+
+// What can make a verdict surer: the rules were read, and the rule that refused
+// is known.
+func rulesRead(e *reject.Evidence) bool { return e.Rules.Result == reject.Present }
+func ruleKnown(e *reject.Evidence) bool { return e.Rule.Result == reject.Present }
 
 // explained waits for the host's verdict on a flow, and tells the refused packet
 // as what was detected and the verdict as its explanation.
@@ -99,6 +106,9 @@ func (st *stage) explained(h *host, flow conntrack.Tuple, want expected) reject.
 
 func (st *stage) explain(v reject.Verdict, want expected, more ...check) {
 	all := fmt.Sprint(v.Summary, v.Facts, v.Fix)
+	if want.surer != nil && want.surer(&v.Evidence) {
+		want.confidence++
+	}
 	checks := append(more,
 		check{fmt.Sprintf("cause %s (got %s)", want.cause, v.Cause), v.Cause == want.cause},
 		check{fmt.Sprintf("confidence %v (got %v)", want.confidence, v.Confidence), v.Confidence == want.confidence})

@@ -98,7 +98,7 @@ func playUntrackedReturn(st *stage) error {
 	st.walls(map[*host]wall{st.client: {}, st.server: {allow: opens(httpsPort), extra: []nft.Chain{out}}})
 	flow := st.halfSeen(st.server, httpsPort, "its tracker never saw the SYN/ACK")
 	st.explained(st.server, flow, expected{
-		state: reject.Invalid, cause: reject.CauseUntrackedReturn, confidence: detect.Certain, words: []string{"notrack"},
+		state: reject.Invalid, cause: reject.CauseUntrackedReturn, confidence: detect.Likely, surer: rulesRead, words: []string{"notrack"},
 	})
 	st.change(st.server, "tracks both directions", wall{allow: opens(httpsPort)})
 	st.result(Remedy, nil, "with both directions tracked a new connection is answered", st.answered(httpsPort))
@@ -117,7 +117,7 @@ func playUntracked(st *stage) error {
 	st.answering(httpsPort)
 	flow := st.refusedConnect(httpsPort)
 	st.explained(st.server, flow, expected{
-		state: reject.Untracked, cause: reject.CauseUntracked, confidence: detect.Certain, words: []string{"notrack"},
+		state: reject.Untracked, cause: reject.CauseUntracked, confidence: detect.Likely, surer: ruleKnown, words: []string{"notrack"},
 	})
 	accept := nft.Rule{CTState: nft.Untracked, Proto: nft.TCP, DstPort: httpsPort, Verdict: nft.Accept}
 	st.change(st.server, "accepts untracked packets to the port", wall{allow: []nft.Rule{accept}, extra: off})
@@ -141,7 +141,7 @@ func playAsymmetric(st *stage) error {
 	st.walls(map[*host]wall{st.client: {}, st.router: {hook: nft.Forward, allow: opens(httpsPort)}})
 	flow := st.halfSeen(st.router, httpsPort, "the router sees one direction only")
 	st.explained(st.router, flow, expected{
-		state: reject.Invalid, cause: reject.CauseAsymmetric, confidence: detect.Certain, words: []string{"SYN_SENT"},
+		state: reject.Invalid, cause: reject.CauseAsymmetric, confidence: detect.Likely, surer: rulesRead, words: []string{"SYN_SENT"},
 	})
 	st.tell(Set, "server: answers the client by way of the router")
 	must(st.network.Route(st.server.Host, st.router.Host, single(st.client.addr)))
@@ -162,7 +162,7 @@ func playRuleOrder(st *stage) error {
 	_, err := io.WriteString(k.client, "hello\n")
 	must(err)
 	want := expected{
-		state: reject.Established, cause: reject.CauseRuleOrder, confidence: detect.Certain, words: []string{"before"},
+		state: reject.Established, cause: reject.CauseRuleOrder, confidence: detect.Likely, surer: ruleKnown, words: []string{"before"},
 	}
 	v := st.judged(st.server, func(v *reject.Verdict) bool { return v.Flow == k.fromClient }, want.cause)
 	f, ok, err := st.entry(st.server, k.fromClient)
