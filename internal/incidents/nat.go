@@ -71,7 +71,7 @@ func playNotTranslated(st *stage) error {
 	st.result(Reproduce, nil, fmt.Sprintf("the connection breaks on the server: %v", err),
 		check{"a RST", errors.Is(err, syscall.ECONNRESET)})
 	st.explained(st.router, k.fromClient, expected{ // the RST, which is of no connection for the tracker
-		state: reject.Invalid, cause: reject.CauseNotTranslated, confidence: detect.Certain, words: []string{to.String()},
+		state: reject.Invalid, cause: reject.CauseNotTranslated, confidence: detect.Certain, words: []string{to.Addr().String()},
 	})
 	st.change(st.router, "drops what is INVALID", wall{hook: nft.Forward, first: dropInvalid(), allow: opens(innerPort), extra: []nft.Chain{dnat}})
 	k = st.throughNAT(l, to)
