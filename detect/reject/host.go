@@ -28,12 +28,13 @@ type surroundings struct {
 	noDiag    map[sockdiag.Protocol]bool // protocols whose sockets cannot be seen
 }
 
-const hostAge = time.Second
+const hostAge = 500 * time.Millisecond
 
 // hosting keeps the last surroundings.
 type hosting struct {
-	mu   sync.Mutex
-	last *surroundings
+	mu    sync.Mutex
+	last  *surroundings
+	rules ruling
 }
 
 // surroundings are read anew if they are older than hostAge.
@@ -45,7 +46,7 @@ func (w *watch) surroundings(ctx context.Context) *surroundings {
 	if last != nil && now.Sub(last.at) < hostAge {
 		return last
 	}
-	h := &surroundings{at: now, own: w.addresses()}
+	h := &surroundings{at: now, own: w.addresses(), rules: w.hosting.rules.read(ctx, w.rules, w.cfg.Proc)}
 	if w.cfg.Proc != nil {
 		if s, err := conntrack.ReadSettings(w.cfg.Proc); err == nil {
 			h.settings = Found(s)

@@ -204,3 +204,47 @@ func TestShared(t *testing.T) {
 		t.Errorf("got %p, %p, %p", a.value, b.value, c.value)
 	}
 }
+
+// TestLiveRateLimited refuses so fast that the kernel holds most ICMP errors
+// back, which only its counters tell.
+func TestLiveRateLimited(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	firewall(t, server, nft.Input, refusing(nft.RejectAdminProhibited))
+	w := watchHost(t, server, Config{Repeat: 200 * time.Millisecond, Wait: 1})
+	const packets = 300
+	must(t, send(client, server.Addr4(), syns(client.Addr4(), server.Addr4(), packets, 1, 1<<30, patience)))
+	v := w.waitFor(conntrack.Tuple{}, 1)
+	held := v.Evidence.Counters.Value.RateLimited
+	t.Logf("SUPPORT: counter of ICMP errors held back: %s", yes(held > 0))
+	is(t, v, "C27", CauseRateLimited)
+	confidence := certain
+	if held == 0 {
+		confidence = possible
+	}
+	if v.Confidence != confidence || v.Evidence.Refusal != Counted || v.Evidence.Counters.Value.Refused == 0 {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// TestLiveRules names the rules that decide some cases, by table and chain.
+func TestLiveRules(t *testing.T) {
+	t.Parallel()
+	client, server := lab.Two(t)
+	must(t, server.Rules(within(t), nft.Table{Family: nft.INet, Name: "raw", Chains: []nft.Chain{
+		{Name: "pre", Hook: nft.Prerouting, Priority: nft.PriorityRaw, Rules: []nft.Rule{{Proto: nft.UDP, Verdict: nft.NoTrack}}},
+		{Name: "in", Hook: nft.Input, Rules: []nft.Rule{
+			{Proto: nft.TCP, TCPFlags: nft.TCPFlags{Mask: nft.RST, Value: nft.RST}, Verdict: nft.Drop},
+		}},
+	}}))
+	firewall(t, server, nft.Input, refusing(nft.Drop))
+	w := watchHost(t, server, Config{Wait: 1})
+	flow := tcpTuple(client.Addr4(), clientPort, server.Addr4(), closedPort)
+	sendSYN(t, client, flow)
+	rules := w.waitFor(flow, 1).Evidence.Rules
+	r := rules.Value
+	if rules.Result != Present || !strings.HasPrefix(r.Notrack, "inet raw pre: ") || !strings.HasSuffix(r.Notrack, " notrack") ||
+		!strings.HasPrefix(r.DropReset, "inet raw in: ") || r.Zone != "" || r.Helper != "" {
+		t.Errorf("got %+v", rules)
+	}
+}

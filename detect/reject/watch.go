@@ -14,6 +14,7 @@ import (
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/internal/netns"
+	"github.com/connsleuth/connsleuth/internal/nft"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
@@ -128,6 +129,7 @@ type watch struct {
 	cfg      Config
 	ct       *conntrack.Conn
 	diag     *sockdiag.Conn
+	rules    *nft.Conn
 	thread   *netns.Thread // in Config.NetNS; nil without
 	refusals *nflog.Reader // of Config.Groups
 	why      *nflog.Reader // of group 0; nil without Config.Reasons
@@ -160,6 +162,9 @@ func open(cfg *Config) (_ *watch, err error) {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
 	if w.diag, err = sockdiag.Dial(&sockdiag.Config{NetNS: cfg.NetNS}); err != nil {
+		return nil, fmt.Errorf("reject: %w", err)
+	}
+	if w.rules, err = nft.Dial(cfg.NetNS); err != nil {
 		return nil, fmt.Errorf("reject: %w", err)
 	}
 	if w.refusals, err = w.listen(cfg.Groups...); err != nil {
@@ -201,6 +206,9 @@ func (w *watch) close(cancel func()) {
 	}
 	if w.diag != nil {
 		_ = w.diag.Close()
+	}
+	if w.rules != nil {
+		_ = w.rules.Close()
 	}
 	w.wg.Wait()
 	if w.thread != nil {

@@ -87,6 +87,10 @@ func NewConn(dial func() (Socket, error)) (*Conn, error) {
 	return c, nil
 }
 
+// Sibling opens another Conn of the same family in the same network namespace.
+// The two share no socket, and each must be closed.
+func (c *Conn) Sibling() (*Conn, error) { return NewConn(c.dial) }
+
 // Close ends every conversation under way; each then answers net.ErrClosed.
 // A second Close answers it too.
 func (c *Conn) Close() error {

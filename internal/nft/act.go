@@ -21,6 +21,9 @@ func (e exprs) act(r Rule) {
 	if r.Log != nil {
 		e.log(*r.Log)
 	}
+	if r.Trace {
+		e.trace()
+	}
 	if r.Helper != "" {
 		e.object(objectCTHelper, r.Helper)
 	}

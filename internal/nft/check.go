@@ -22,7 +22,7 @@ func check(tables []Table) error {
 	for i, t := range tables {
 		for _, u := range tables[:i] {
 			if t.Family == u.Family && t.Name == u.Name {
-				return &Error{tableObject(t), errors.New("given twice")}
+				return &Error{Object: tableObject(t), Err: errors.New("given twice")}
 			}
 		}
 		if err := t.check(); err != nil {
@@ -36,10 +36,10 @@ func (t Table) check() error {
 	switch t.Family {
 	case INet, IPv4, IPv6:
 	default:
-		return &Error{tableObject(t), errors.New("unknown family")}
+		return &Error{Object: tableObject(t), Err: errors.New("unknown family")}
 	}
-	if err := checkName(t.Name, maxName); err != nil {
-		return &Error{tableObject(t), err}
+	if err := errors.Join(checkName(t.Name, maxName), checkComment(t.Comment)); err != nil {
+		return &Error{Object: tableObject(t), Err: err}
 	}
 	if err := t.checkHelpers(); err != nil {
 		return err
@@ -47,15 +47,15 @@ func (t Table) check() error {
 	seen := make(map[string]bool)
 	for _, c := range t.Chains {
 		if seen[c.Name] {
-			return &Error{chainObject(t, c), errors.New("given twice")}
+			return &Error{Object: chainObject(t, c), Err: errors.New("given twice")}
 		}
 		seen[c.Name] = true
 		if err := c.check(); err != nil {
-			return &Error{chainObject(t, c), err}
+			return &Error{Object: chainObject(t, c), Err: err}
 		}
 		for i, r := range c.Rules {
 			if err := r.check(t, c); err != nil {
-				return &Error{ruleObject(t, c, i), err}
+				return &Error{Object: ruleObject(t, c, i), Err: err}
 			}
 		}
 	}
@@ -70,7 +70,7 @@ func (t Table) checkHelpers() error {
 			err = errors.New("given twice")
 		}
 		if err != nil {
-			return &Error{helperObject(t, h), err}
+			return &Error{Object: helperObject(t, h), Err: err}
 		}
 		seen[h.Name] = true
 	}
@@ -111,8 +111,12 @@ func (r Rule) checkStates(_ Table, c Chain) error {
 	switch {
 	case r.CTState&^allStates != 0:
 		return fmt.Errorf("unknown connection states %#x", uint32(r.CTState&^allStates))
-	case r.CTState != 0 && c.Priority <= PriorityConntrack && (c.Hook == Prerouting || c.Hook == Output):
-		return fmt.Errorf("connection states are not known yet at priority %d: conntrack has %d", c.Priority, PriorityConntrack)
+	case r.Direction > Reply:
+		return fmt.Errorf("unknown direction %d", r.Direction)
+	case r.Limit.Burst != 0 && r.Limit.PerSecond == 0:
+		return fmt.Errorf("a limit with burst %d has no rate", r.Limit.Burst)
+	case (r.CTState != 0 || r.Direction != AnyDirection) && c.Priority <= PriorityConntrack && (c.Hook == Prerouting || c.Hook == Output):
+		return fmt.Errorf("connections are not known yet at priority %d: conntrack has %d", c.Priority, PriorityConntrack)
 	}
 	return nil
 }
@@ -124,6 +128,8 @@ func (r Rule) checkProto(Table, Chain) error {
 		return fmt.Errorf("a port needs a protocol with ports, such as TCP or UDP: protocol is %d", r.Proto)
 	case r.TCPFlags != (TCPFlags{}) && r.Proto != TCP:
 		return fmt.Errorf("TCP flags need protocol TCP: protocol is %d", r.Proto)
+	case r.ICMPType != 0 && r.Proto != ICMP && r.Proto != ICMPv6:
+		return fmt.Errorf("an ICMP type needs protocol ICMP or ICMPv6: protocol is %d", r.Proto)
 	case r.TCPFlags.Value&^r.TCPFlags.Mask != 0:
 		return fmt.Errorf("TCP flags %#x are not in mask %#x", r.TCPFlags.Value, r.TCPFlags.Mask)
 	case r.Verdict == RejectTCPReset && r.Proto != TCP:
@@ -168,11 +174,11 @@ func (r Rule) checkFamily(t Table, _ Chain) error {
 }
 
 func (r Rule) checkTexts(Table, Chain) error {
-	if n := len(r.Comment); n > maxComment {
-		return fmt.Errorf("comment of %d bytes: at most %d", n, maxComment)
+	if err := checkComment(r.Comment); err != nil {
+		return err
 	}
-	if strings.ContainsRune(r.Comment, 0) || r.Log != nil && strings.ContainsRune(r.Log.Prefix, 0) {
-		return errors.New("comment or log prefix with a NUL byte")
+	if r.Log != nil && strings.ContainsRune(r.Log.Prefix, 0) {
+		return errors.New("log prefix with a NUL byte")
 	}
 	if r.Log != nil && len(r.Log.Prefix) > maxPrefix {
 		return fmt.Errorf("log prefix of %d bytes: at most %d", len(r.Log.Prefix), maxPrefix)
@@ -217,8 +223,8 @@ func (r Rule) checkVerdict(_ Table, c Chain) error {
 	switch {
 	case r.Verdict > Redirect:
 		return fmt.Errorf("unknown %v", r.Verdict)
-	case r.Verdict == Continue && !r.Counter && r.Log == nil && r.Helper == "" && r.TimeoutPolicy == "" && r.Zone == 0:
-		return errors.New("does nothing: no verdict, counter, log, helper, timeout policy or zone")
+	case r.Verdict == Continue && !r.Counter && r.Log == nil && !r.Trace && r.Helper == "" && r.TimeoutPolicy == "" && r.Zone == 0:
+		return errors.New("does nothing: no verdict, counter, log, trace, helper, timeout policy or zone")
 	case hooks != nil && !slices.Contains(hooks, c.Hook):
 		return fmt.Errorf("%v cannot be carried out at hook %v", r.Verdict, c.Hook)
 	case r.Verdict.nat() && c.Type != NAT:
@@ -242,6 +248,16 @@ func (r Rule) checkTo(Table, Chain) error {
 		return fmt.Errorf("%v goes to this host: To must have a port only", r.Verdict)
 	case port != 0 && r.Proto != TCP && r.Proto != UDP:
 		return fmt.Errorf("%v to a port needs protocol TCP or UDP: protocol is %d", r.Verdict, r.Proto)
+	}
+	return nil
+}
+
+func checkComment(s string) error {
+	switch {
+	case len(s) > maxComment:
+		return fmt.Errorf("comment of %d bytes: at most %d", len(s), maxComment)
+	case strings.ContainsRune(s, 0):
+		return errors.New("comment with a NUL byte")
 	}
 	return nil
 }

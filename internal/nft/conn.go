@@ -33,7 +33,7 @@ func (c *Conn) Apply(ctx context.Context, tables ...Table) error {
 	}
 	b := newBatch()
 	for _, t := range tables {
-		b.replace(t)
+		b.replace(t, 0)
 	}
 	return b.explain(c.nl.Transaction(ctx, b.end()))
 }
@@ -46,6 +46,6 @@ func (c *Conn) Delete(ctx context.Context, family Family, name string) error {
 		return err
 	}
 	b := newBatch()
-	b.table(delTable, 0, t)
+	b.table(delTable, 0, t, 0)
 	return b.explain(c.nl.Transaction(ctx, b.end()))
 }

@@ -31,7 +31,7 @@ const readAttempts = 5
 func (c *Conn) Counters(ctx context.Context, family Family, table, chain string) ([]Counter, error) {
 	counters, err := c.counters(ctx, family, table, chain)
 	if err != nil {
-		return nil, &Error{chainObject(Table{Family: family, Name: table}, Chain{Name: chain}), privilege(err)}
+		return nil, &Error{Object: chainObject(Table{Family: family, Name: table}, Chain{Name: chain}), Err: privilege(err)}
 	}
 	return counters, nil
 }

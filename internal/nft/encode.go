@@ -20,19 +20,31 @@ const (
 // Messages (enum nf_tables_msg_types).
 const (
 	newTable = 0 // NFT_MSG_NEWTABLE
+	getTable = 1 // NFT_MSG_GETTABLE
 	delTable = 2 // NFT_MSG_DELTABLE
 	newChain = 3 // NFT_MSG_NEWCHAIN
 	getChain = 4 // NFT_MSG_GETCHAIN
 	newRule  = 6 // NFT_MSG_NEWRULE
 	getRule  = 7 // NFT_MSG_GETRULE
 
+	getSetElem = 13 // NFT_MSG_GETSETELEM
+
+	getGen    = 16 // NFT_MSG_GETGEN
 	newObject = 18 // NFT_MSG_NEWOBJ
 )
 
 const (
-	tableName = 1 // NFTA_TABLE_NAME
+	tableName     = 1 // NFTA_TABLE_NAME
+	tableFlags    = 2 // NFTA_TABLE_FLAGS
+	tableHandle   = 4 // NFTA_TABLE_HANDLE
+	tableUserdata = 6 // NFTA_TABLE_USERDATA
+	tableOwner    = 7 // NFTA_TABLE_OWNER
+
+	flagDormant = 1 // NFT_TABLE_F_DORMANT
+	flagOwner   = 2 // NFT_TABLE_F_OWNER
 
 	chainTable  = 1 // NFTA_CHAIN_TABLE
+	chainHandle = 2 // NFTA_CHAIN_HANDLE
 	chainName   = 3 // NFTA_CHAIN_NAME
 	chainHook   = 4 // NFTA_CHAIN_HOOK
 	chainPolicy = 5 // NFTA_CHAIN_POLICY
@@ -43,6 +55,7 @@ const (
 
 	ruleTable       = 1 // NFTA_RULE_TABLE
 	ruleChain       = 2 // NFTA_RULE_CHAIN
+	ruleHandle      = 3 // NFTA_RULE_HANDLE
 	ruleExpressions = 4 // NFTA_RULE_EXPRESSIONS
 	ruleCompat      = 5 // NFTA_RULE_COMPAT
 	ruleUserdata    = 7 // NFTA_RULE_USERDATA
@@ -50,7 +63,7 @@ const (
 	compatProto = 1 // NFTA_RULE_COMPAT_PROTO
 	compatFlags = 2 // NFTA_RULE_COMPAT_FLAGS
 
-	udataComment = 0 // NFTNL_UDATA_RULE_COMMENT
+	udataComment = 0 // NFTNL_UDATA_RULE_COMMENT, NFTNL_UDATA_TABLE_COMMENT
 )
 
 // batch is a transaction in the making: messages, and for each the object it
@@ -65,6 +78,7 @@ type object struct {
 	// lacks is what the kernel does not have if it says ENOENT: the objects
 	// that this one belongs to are there, they came before it.
 	lacks string
+	flag  bool // a table with flags
 }
 
 func newBatch() *batch {
@@ -96,10 +110,10 @@ func (b *batch) end() []nfnl.Message {
 
 // replace makes the table anew. The first add is there so that the delete
 // finds something.
-func (b *batch) replace(t Table) {
-	b.table(newTable, nfnl.Create, t)
-	b.table(delTable, 0, t)
-	b.table(newTable, nfnl.Create, t)
+func (b *batch) replace(t Table, flags uint32) {
+	b.table(newTable, nfnl.Create, Table{Family: t.Family, Name: t.Name}, 0)
+	b.table(delTable, 0, Table{Family: t.Family, Name: t.Name}, 0)
+	b.table(newTable, nfnl.Create, t, flags)
 	for _, h := range t.Helpers {
 		b.helper(t, h)
 	}
@@ -113,10 +127,16 @@ func (b *batch) replace(t Table) {
 	}
 }
 
-func (b *batch) table(op uint8, flags uint16, t Table) {
-	m := nfnl.NewNetfilter(subsystem, op, flags, uint8(t.Family))
+func (b *batch) table(op uint8, how uint16, t Table, flags uint32) {
+	m := nfnl.NewNetfilter(subsystem, op, how, uint8(t.Family))
 	m.String(tableName, t.Name)
-	b.add(m, object{name: tableObject(t)})
+	if flags != 0 {
+		m.U32(tableFlags, flags)
+	}
+	if t.Comment != "" {
+		m.Bytes(tableUserdata, comment(t.Comment))
+	}
+	b.add(m, object{name: tableObject(t), flag: flags != 0})
 }
 
 func (b *batch) chain(t Table, c Chain) {
@@ -188,10 +208,21 @@ func (e exprs) match(family Family, r Rule) {
 	e.port(0, r.SrcPort)
 	e.port(2, r.DstPort)
 	e.flags(r.TCPFlags)
+	if r.ICMPType != 0 {
+		e.payload(transportHeader, 0, 1)
+		e.compare(equal, []byte{r.ICMPType})
+	}
 	if r.CTState != 0 {
-		e.ctState()
+		e.ct(ctState)
 		e.mask(host32(uint32(r.CTState)))
 		e.compare(unequal, zeros(4))
+	}
+	if r.Direction != AnyDirection {
+		e.ct(ctDirection)
+		e.compare(equal, []byte{uint8(r.Direction - Original)})
+	}
+	if r.Limit != (Limit{}) {
+		e.limit(r.Limit)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
@@ -15,6 +16,8 @@ type Error struct {
 	// lab". Rules count from 1. Empty is the request as a whole.
 	Object string
 	Err    error
+
+	flag bool // the object is a table with flags
 }
 
 func (e *Error) Error() string {
@@ -48,7 +51,11 @@ func (b *batch) explain(err error) error {
 	e := &Error{Err: err}
 	if be, ok := errors.AsType[*nfnl.BatchError](err); ok {
 		about := b.objects[be.Index]
-		e.Object, e.Err = about.name, be.Err
+		e.Object, e.Err, e.flag = about.name, be.Err, about.flag
+		if about.name != "" && errors.Is(be.Err, syscall.EPERM) { // privileges are asked for once, at the begin of the batch
+			e.Err = fmt.Errorf("%w: %w", ErrOwned, be.Err)
+			return e
+		}
 		if about.lacks != "" && errors.Is(be.Err, fs.ErrNotExist) {
 			e.Err = fmt.Errorf("the kernel lacks %s: %w: %w", about.lacks, errors.ErrUnsupported, be.Err)
 		}

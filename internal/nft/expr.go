@@ -21,6 +21,7 @@ const (
 
 // Header bases (enum nft_payload_bases).
 const (
+	linkHeader      = 0 // NFT_PAYLOAD_LL_HEADER
 	networkHeader   = 1 // NFT_PAYLOAD_NETWORK_HEADER
 	transportHeader = 2 // NFT_PAYLOAD_TRANSPORT_HEADER
 )
@@ -29,6 +30,7 @@ const (
 const (
 	metaIIFName = 6  // NFT_META_IIFNAME
 	metaOIFName = 7  // NFT_META_OIFNAME
+	metaNFTrace = 12 // NFT_META_NFTRACE
 	metaNFProto = 15 // NFT_META_NFPROTO
 	metaL4Proto = 16 // NFT_META_L4PROTO
 )
@@ -61,11 +63,46 @@ func (e exprs) payload(base, offset, length uint32) {
 	})
 }
 
-// ctState loads the state bits, in the host's byte order.
-func (e exprs) ctState() {
+// Keys of the ct expression (enum nft_ct_keys).
+const (
+	ctState     = 0  // NFT_CT_STATE: bits, in the host's byte order
+	ctDirection = 1  // NFT_CT_DIRECTION: one byte
+	ctStatus    = 2  // NFT_CT_STATUS: bits, in the host's byte order
+	ctMark      = 3  // NFT_CT_MARK
+	ctZone      = 17 // NFT_CT_ZONE: 16 bits, in the host's byte order
+)
+
+func (e exprs) ct(key uint32) {
 	e.add("ct", func() {
 		e.U32(1, reg1) // NFTA_CT_DREG
-		e.U32(2, 0)    // NFTA_CT_KEY: NFT_CT_STATE
+		e.U32(2, key)  // NFTA_CT_KEY
+	})
+}
+
+// limit counts packets, in seconds.
+func (e exprs) limit(l Limit) {
+	e.add("limit", func() {
+		e.U64(1, l.PerSecond) // NFTA_LIMIT_RATE
+		e.U64(2, 1)           // NFTA_LIMIT_UNIT
+		e.U32(3, l.burst())   // NFTA_LIMIT_BURST
+		e.U32(4, 0)           // NFTA_LIMIT_TYPE: NFT_LIMIT_PKTS
+		e.U32(5, 0)           // NFTA_LIMIT_FLAGS
+	})
+}
+
+func (l Limit) burst() uint32 {
+	if l.Burst == 0 {
+		return 5
+	}
+	return l.Burst
+}
+
+// trace sets the packet's nftrace bit.
+func (e exprs) trace() {
+	e.load(reg1, []byte{1})
+	e.add("meta", func() {
+		e.U32(2, metaNFTrace) // NFTA_META_KEY
+		e.U32(3, reg1)        // NFTA_META_SREG
 	})
 }
 

@@ -2,7 +2,9 @@ package nft_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -10,7 +12,14 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(ownChild) == "" {
+		lab.Main(m)
+	} else if err := own(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
 
 // within bounds a test's waiting.
 func within(t *testing.T) context.Context {

@@ -10,6 +10,10 @@ const (
 	INet Family = 1  // NFPROTO_INET: IPv4 and IPv6
 	IPv4 Family = 2  // NFPROTO_IPV4
 	IPv6 Family = 10 // NFPROTO_IPV6
+
+	arp    Family = 3 // NFPROTO_ARP
+	netdev Family = 5 // NFPROTO_NETDEV
+	bridge Family = 7 // NFPROTO_BRIDGE
 )
 
 // String names the family as nft(8) does.
@@ -19,6 +23,12 @@ func (f Family) String() string {
 		return "inet"
 	case IPv4:
 		return "ip"
+	case arp:
+		return "arp"
+	case netdev:
+		return "netdev"
+	case bridge:
+		return "bridge"
 	case IPv6:
 		return "ip6"
 	}
@@ -29,6 +39,9 @@ func (f Family) String() string {
 type Table struct {
 	Family Family
 	Name   string // 1 to 255 bytes
+	// Comment is shown by nft(8): up to 128 bytes. Linux before 5.10 ignores
+	// it.
+	Comment string
 	// Helpers are what Rule.Helper can name.
 	Helpers []CTHelper
 	Chains  []Chain

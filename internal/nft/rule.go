@@ -43,6 +43,30 @@ const (
 // in Value. A zero Mask always holds.
 type TCPFlags struct{ Mask, Value uint8 }
 
+// ICMP types of the errors that say why a packet went no further.
+const (
+	ICMPUnreachable   uint8 = 3 // ICMP_DEST_UNREACH
+	ICMPv6Unreachable uint8 = 1 // ICMPV6_DEST_UNREACH
+)
+
+// Direction is which way of its connection a packet goes (ct direction). A
+// packet of no connection, such as an invalid one, goes neither way.
+type Direction uint8
+
+// The directions.
+const (
+	AnyDirection Direction = iota
+	Original               // IP_CT_DIR_ORIGINAL: as the first packet
+	Reply                  // IP_CT_DIR_REPLY: as the answer to it
+)
+
+// Limit holds for Burst packets at once and PerSecond of them a second after
+// that. A zero Limit always holds.
+type Limit struct {
+	PerSecond uint64
+	Burst     uint32 // 0 is 5, as for nft(8)
+}
+
 // Log sends a copy of the packet to a group of nfnetlink_log.
 type Log struct {
 	Group uint16
@@ -71,11 +95,21 @@ type Rule struct {
 	InIface, OutIface string
 	// TCPFlags needs Proto TCP.
 	TCPFlags TCPFlags
+	// ICMPType needs Proto ICMP or ICMPv6. 0 is any: the type of that number,
+	// an echo reply, cannot be asked for.
+	ICMPType uint8
+	// Direction needs, like CTState, that connections were looked up.
+	Direction Direction
+	// Limit is asked last, so that only what matched all else uses it up.
+	Limit Limit
 
 	// Counter counts what matched; see Conn.Counters.
 	Counter bool
 	// Log, if not nil, logs what matched.
 	Log *Log
+	// Trace makes the kernel tell what the packet meets from here on: see
+	// Conn.Traces.
+	Trace bool
 	// Helper assigns a helper to connections that are not yet confirmed: the
 	// name of one of Table.Helpers.
 	Helper string

@@ -10,8 +10,8 @@ import (
 func (e exprs) zone(id uint16) {
 	e.load(reg1, binary.NativeEndian.AppendUint16(nil, id))
 	e.add("ct", func() {
-		e.U32(2, 17)   // NFTA_CT_KEY: NFT_CT_ZONE
-		e.U32(4, reg1) // NFTA_CT_SREG
+		e.U32(2, ctZone) // NFTA_CT_KEY
+		e.U32(4, reg1)   // NFTA_CT_SREG
 	})
 }
 
