@@ -53,7 +53,7 @@ var verdictTable = []struct {
 		"C01", CauseEntryExpired, likely, "conntrack -E -e DESTROY", []string{"nf_conntrack_tcp_timeout_established = 300", "idle for 6m40s"}},
 	{"not idle for long enough", seen{packet: "in PSH|ACK", how: Logged, state: New, entry: "-", socket: "ESTABLISHED idle=200",
 		settings: map[string]string{"tcp_timeout_established": "300"}},
-		"C01", CauseEntryExpired, possible, "conntrack -E -e DESTROY", []string{"how the entry ended"}},
+		"C04", CauseTrackedLate, possible, "conntrack -E -e DESTROY", []string{"too lately", "(5m0s)"}},
 	{"how long is not known", seen{packet: "in ACK", how: Logged, state: New, entry: "-", socket: "ESTABLISHED"},
 		"C01", CauseEntryExpired, possible, "conntrack -E -e DESTROY", nil},
 	{"settings not known", seen{packet: "in ACK", how: Logged, state: New, entry: "-", ended: expired, socket: "ESTABLISHED", unset: true},

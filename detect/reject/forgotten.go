@@ -103,12 +103,28 @@ func explainDeleted(e *known, v *Verdict) {
 	}
 }
 
-// C04: had there been an entry when the connection last carried something, it
-// would have ended while the ends of entries were listened to.
+// C04: the entry cannot have expired, by how lately the connection carried
+// something; nor was its end seen.
 func isTrackedLate(e *known) bool {
 	idle, ok := e.idle()
-	listened := e.At.Sub(e.Listening)
-	return forgotten(e) && e.Ended.Result == Absent && !e.Listening.IsZero() && !e.At.IsZero() && ok && idle < listened
+	return forgotten(e) && e.Ended.Result != Present && ok && (e.watched(idle) || idle < e.shortest())
+}
+
+// watched reports that the ends of entries have been listened to since before
+// the connection last carried something: had it had an entry then, its end
+// would have been seen.
+func (e *known) watched(idle time.Duration) bool {
+	return e.Ended.Result == Absent && !e.Listening.IsZero() && !e.At.IsZero() && idle < e.At.Sub(e.Listening)
+}
+
+// shortest is how long an ESTABLISHED entry lives at least, with data that is
+// not acknowledged too; 0 is not known.
+func (e *known) shortest() time.Duration {
+	t := e.Settings.Value.Timeouts
+	if e.Settings.Result != Present {
+		return 0
+	}
+	return min(t.TCPEstablished, t.TCPUnacknowledged, t.TCPMaxRetrans)
 }
 
 // idle is how long the socket has neither sent nor received.
@@ -119,9 +135,15 @@ func (e *known) idle() (time.Duration, bool) {
 
 func explainTrackedLate(e *known, v *Verdict) {
 	idle, _ := e.idle()
-	v.Confidence = detect.Likely
-	v.Summary = fmt.Sprintf("the connection is older than its tracking: it carried something %v ago, and no entry of it has ended in the %v "+
-		"that were listened to", idle.Round(time.Second), e.At.Sub(e.Listening).Round(time.Second))
+	v.Summary = fmt.Sprintf("the connection is older than its tracking: it carried something %v ago, ", idle.Round(time.Second))
+	if e.watched(idle) {
+		v.Confidence = detect.Likely
+		v.Summary += fmt.Sprintf("and no entry of it has ended in the %v that were listened to", e.At.Sub(e.Listening).Round(time.Second))
+	} else {
+		v.Confidence = detect.Possible
+		v.Summary += fmt.Sprintf("too lately for an entry of it to have expired (%v)", e.shortest())
+		v.missing("whether somebody deleted its entry: nobody listened then", "conntrack -E -e DESTROY -p tcp")
+	}
 	v.fact(e.setting("nf_conntrack_tcp_loose", bit(e.Settings.Value.TCPLoose))...)
 	v.missing("since when the tracker runs: rules that need it were loaded, or this host took over", "journalctl -k -g conntrack")
 	v.fix("let connections be picked up in the middle: `sysctl net.netfilter.nf_conntrack_tcp_loose=1`, and accept them while the rules are new",
@@ -205,7 +227,7 @@ func (e *known) gradeForgotten(timeout time.Duration, v *Verdict) {
 // unpicked reports that the packet is INVALID though the tracker picks up what
 // it does not know: there is more to it.
 func (e *known) unpicked() bool {
-	plain := segment(e.Packet.Value.Flags) == 3
+	plain := segmentIndex(e.Packet.Value.Flags) == 3
 	return e.State == Invalid && plain && e.reason.Kind == ReasonNone && e.Settings.Result == Present && e.Settings.Value.TCPLoose
 }
 

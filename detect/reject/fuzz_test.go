@@ -1,13 +1,16 @@
 package reject
 
 import (
+	"encoding/json"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -58,13 +61,40 @@ func fuzzedEvidence(p packet.Packet, facts []byte, reason string, s conntrack.Se
 		h, icmp = p.Quoted, p.Header
 	}
 	t := PacketTuple(h)
-	return Evidence{
-		Packet: pick(b, h), Refusal: Refusal(b.next() % 5), ICMP: pick(b, icmp), State: State(b.next() % 7), Reason: reason,
+	e := Evidence{
+		Packet: pick(b, h), Refusal: Refusal(b.next() % 9), ICMP: pick(b, icmp), State: State(b.next() % 7), Reason: reason,
 		Entry:  pick(b, fuzzedFlow(b, t)),
 		Ended:  pick(b, Ended{conntrack.Event{Type: conntrack.EventType(b.next() % 4), Flow: fuzzedFlow(b, t)}, now}),
 		Socket: pick(b, fuzzedSocket(b)), Owner: pick(b, uint32(b.next())), Listener: pick(b, fuzzedSocket(b)),
 		Settings: pick(b, s),
 	}
+	fuzzedContext(b, t, &e)
+	return e
+}
+
+// fuzzedContext is what comes after the bytes of the seeds: nothing, of them.
+func fuzzedContext(b *bytesOf, t conntrack.Tuple, e *Evidence) {
+	text := []string{"", "ip saddr @bans drop", "ct count over 9 drop", "notrack\n", "`", "\xff%d"}
+	words := func() string { return text[int(b.next())%len(text)] }
+	n := func() uint64 { return uint64(b.next()) }
+	zoned := func() conntrack.Flow {
+		f := fuzzedFlow(b, t)
+		f.Zone = uint16(b.next() % 3)
+		return f
+	}
+	e.Hook, e.Local = pick(b, nflog.Hook(b.next()%7)), pick(b, b.next()&1 != 0)
+	e.Elsewhere, e.Control = pick(b, zoned()), pick(b, zoned())
+	e.Rule = pick(b, Rule{Family: "inet", Table: words(), Chain: "c", Handle: n(), Text: words()})
+	e.Rules = pick(b, Rules{Notrack: words(), Zone: words(), Helper: words(), Legacy: b.next()&1 != 0})
+	e.Usage = pick(b, conntrack.Usage{Count: n(), Max: n(), Buckets: n(), Fields: conntrack.UsageFields(b.next())})
+	e.Counters = pick(b, Counters{Refused: n(), Errors: n(), RateLimited: n(), Conntrack: conntrack.Stats{
+		Drop: n(), EarlyDrop: n(), InsertFailed: n(), ChainTooLong: n(), ClashResolve: n(),
+	}})
+	e.Load = pick(b, Load{State: sockdiag.State(b.next() % 16), Count: n(), Limit: n(), Idle: b.next()&1 != 0, Descriptors: n(), Allowed: n()})
+	if b.next()&1 != 0 {
+		e.At, e.Listening = now, now.Add(-time.Duration(b.next())*time.Second)
+	}
+	e.Kernel = []string{"", "5.10.0", "6.1.0", "6.18", "x"}[b.next()%5]
 }
 
 // What was looked for and not found, by how many bytes it takes.
@@ -122,11 +152,32 @@ func FuzzExplain(f *testing.F) {
 			t.Errorf("%s by rule %q", v.Cause, v.Rule)
 		case (v.Decide == "") != (len(v.Missing) == 0) || v.Cause == CauseUnknown && v.Decide == "":
 			t.Errorf("%s: decide by %q, missing %q", v.Cause, v.Decide, v.Missing)
+		case e.Packet.Result == Present && len(v.Facts) == 0 || len(v.Fix) == 0 && v.Rule != "":
+			t.Errorf("%s: facts %q, fix %q", v.Cause, v.Facts, v.Fix)
+		case strings.ContainsAny(v.String(), "\n\r\x1b") || strings.Count(v.Text(), "\n") != len(v.Facts)+len(v.Missing)+len(v.Fix)+min(len(v.Decide), 1):
+			t.Errorf("lines are broken: %q", v.Text())
 		case v.Evidence != e || v.Count != 0 || !v.First.IsZero() || !v.Last.IsZero():
 			t.Errorf("%s: what only Watch knows, or other evidence: %+v", v.Cause, v)
 		}
+		if b, err := json.Marshal(v); err != nil || !json.Valid(b) {
+			t.Errorf("%s: %v: %s", v.Cause, err, b)
+		}
+		certainOnlyWhen(t, v.Rule, e)
 		if again := Explain(e); !reflect.DeepEqual(v, again) {
 			t.Errorf("%v, then %v", v, again)
+		}
+	})
+}
+
+// FuzzParseReason: no text is misread as a bound or a state that it has not.
+func FuzzParseReason(f *testing.F) {
+	for _, s := range []string{reasonGhost, reasonOver, reasonUnder5, reasonHalf, reasonNew, "nf_ct_tcp: BUG ", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r := ParseReason(text)
+		if r.Exact && !strings.ContainsAny(text, "0123456789") || r.Index > 9 || (r.Kind == ReasonNone) != (r == Reason{}) {
+			t.Errorf("%q: %+v", text, r)
 		}
 	})
 }

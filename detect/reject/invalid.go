@@ -168,7 +168,7 @@ var segmentNames = [...]string{"SYN", "SYN|ACK", "FIN", "ACK", "RST", "segment w
 
 func explainOutOfState(e *known, v *Verdict) {
 	v.Confidence = detect.Likely
-	index, dir := segment(e.Packet.Value.Flags), "original"
+	index, dir := segmentIndex(e.Packet.Value.Flags), "original"
 	if e.side == reply {
 		dir = "reply"
 	}

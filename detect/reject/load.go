@@ -42,9 +42,17 @@ func explainIdleFlood(e *known, v *Verdict) {
 	} else {
 		v.missing("how many descriptors are left", "prlimit --nofile")
 	}
-	v.fix(fmt.Sprintf("allow each source so many at most: `ct count over %d reject` (iptables: `-m connlimit --connlimit-above %[1]d`)", max(l.Limit, 1)),
+	v.fix(fmt.Sprintf("allow each source so many at most: `add @sources { ip%s saddr ct count over %d } reject`, with `type ipv%s_addr; flags dynamic` "+
+		"(iptables: `-m connlimit --connlimit-above %[2]d`)", six(l.Source.Addr().Is6()), max(l.Limit, 1), ipv(l.Source.Addr().Is6())),
 		fmt.Sprintf("ban %v, unless it is one of yours", l.Source),
 		"let the application close what is idle; TCP's own probes begin after `net.ipv4.tcp_keepalive_time`, 2 h")
+}
+
+func ipv(is6 bool) string {
+	if is6 {
+		return "6"
+	}
+	return "4"
 }
 
 // piles are what it means that a state which should be short piles up, and what

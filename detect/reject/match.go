@@ -208,11 +208,11 @@ func (e *known) misfit() bool {
 	if e.reason.Kind != ReasonNone {
 		return e.reason.Kind == ReasonState
 	}
-	return e.tcp() && e.side != noSide && slices.Contains(misfits[e.side-original][segment(e.Packet.Value.Flags)], e.then())
+	return e.tcp() && e.side != noSide && slices.Contains(misfits[e.side-original][segmentIndex(e.Packet.Value.Flags)], e.then())
 }
 
-// segment is what the tracker takes a segment for (get_conntrack_index).
-func segment(f packet.TCPFlags) int {
+// segmentIndex is what the tracker takes a segment for (get_conntrack_index).
+func segmentIndex(f packet.TCPFlags) int {
 	switch {
 	case f.Has(packet.RST):
 		return 4

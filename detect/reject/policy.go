@@ -11,9 +11,9 @@ import (
 
 // Rules, as nft(8) and iptables(8) print them, that look a source up.
 var (
-	inSet   = regexp.MustCompile(`\bsaddr( \. [^@!=]*)? @([\w-]+)`)
-	inIPSet = regexp.MustCompile(`(! )?(?:--)?match-set ([\w:-]+) src`)
-	limits  = regexp.MustCompile(`\blimit rate over|\bct count over|\bquota over|\bconnlimit-above|\bhashlimit-above|#conn src/\d+ >`)
+	inSet      = regexp.MustCompile(`\bsaddr( \. [^@!=]*)? @([\w-]+)`)
+	inIPSet    = regexp.MustCompile(`(! )?(?:--)?match-set ([\w:-]+) src`)
+	overLimits = regexp.MustCompile(`\blimit rate over|\bct count over|\bquota over|\bconnlimit-above|\bhashlimit-above|#conn src/\d+ >`)
 )
 
 // C30: the rule names the source, in a set or itself.
@@ -48,7 +48,7 @@ func explainBanned(e *known, v *Verdict) {
 
 // C31
 func isOverLimit(e *known) bool {
-	return e.here() && e.Rule.Result == Present && limits.MatchString(e.Rule.Value.Text)
+	return e.here() && e.Rule.Result == Present && overLimits.MatchString(e.Rule.Value.Text)
 }
 
 func explainOverLimit(e *known, v *Verdict) {

@@ -33,7 +33,7 @@ var (
 	// setting is a sysctl, and statement a part of a rule or of another
 	// configuration.
 	settingName = regexp.MustCompile(`^(net\.|nf_conntrack_)[a-z0-9_.]+$`)
-	statement   = regexp.MustCompile(`^(ct |exthdr |icmp |icmpv6 |ip |ip6 |masquerade |notrack$|reject |tcp |udp |type |options |-F$|-j |-m |-t |--random-fully$)`)
+	statement   = regexp.MustCompile(`^(add |ct |exthdr |icmp |icmpv6 |ip |ip6 |masquerade |notrack$|reject |tcp |udp |type |options |-F$|-j |-m |-t |--random-fully$)`)
 )
 
 // What is advised looks like something that can be done.

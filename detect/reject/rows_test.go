@@ -153,16 +153,16 @@ func header(t testing.TB, f family, text string) packet.Header {
 	case "udp":
 		h.Proto, h.Seq, h.Have = packet.ProtoUDP, 0, packet.HaveProto|packet.HavePorts
 		if len(words) == 3 {
-			h.SrcPort, h.DstPort = number(t, words[1]), number(t, words[2])
+			h.SrcPort, h.DstPort = portNumber(t, words[1]), portNumber(t, words[2])
 		}
 	case "icmp", "proto", "fragment":
 		h.SrcPort, h.DstPort, h.Seq, h.Have = 0, 0, 0, packet.HaveProto
 		h.Fragment = kind == "fragment"
 		if kind == "proto" {
-			h.Proto = uint8(number(t, words[1]))
+			h.Proto = uint8(portNumber(t, words[1]))
 		}
 		if kind == "icmp" {
-			h.Proto, h.ICMPType, h.ICMPID, h.Have = packet.ProtoICMP, uint8(number(t, words[1])), 7, packet.HaveProto|packet.HaveICMP|packet.HaveICMPID
+			h.Proto, h.ICMPType, h.ICMPID, h.Have = packet.ProtoICMP, uint8(portNumber(t, words[1])), 7, packet.HaveProto|packet.HaveICMP|packet.HaveICMPID
 		}
 		if kind == "icmp" && h.Src.Is6() {
 			h.Proto, h.ICMPType = packet.ProtoICMPv6, map[uint8]uint8{8: 128, 0: 129, 135: 135}[h.ICMPType]
@@ -174,7 +174,7 @@ func header(t testing.TB, f family, text string) packet.Header {
 	return h
 }
 
-func number(t testing.TB, s string) uint16 {
+func portNumber(t testing.TB, s string) uint16 {
 	t.Helper()
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
@@ -250,7 +250,7 @@ func settings(t testing.TB, changed map[string]string) conntrack.Settings {
 	proc := fstest.MapFS{}
 	for name, value := range map[string]string{
 		"tcp_loose": "1", "tcp_timeout_established": "432000", "tcp_timeout_close_wait": "60",
-		"tcp_timeout_unacknowledged": "300", "tcp_be_liberal": "0", "tcp_timeout_fin_wait": "120",
+		"tcp_timeout_unacknowledged": "300", "tcp_be_liberal": "0", "tcp_timeout_max_retrans": "300", "tcp_timeout_fin_wait": "120",
 		"tcp_timeout_syn_sent": "120", "tcp_timeout_last_ack": "30", "udp_timeout": "30", "icmp_timeout": "30", "icmpv6_timeout": "30",
 	} {
 		if v, ok := changed[name]; ok {

@@ -107,7 +107,7 @@ func isInsertFailed(e *known) bool {
 func explainInsertFailed(e *known, v *Verdict) {
 	c, _ := e.counts()
 	v.Confidence = detect.Certain
-	v.Summary = fmt.Sprintf("in %v, %d packets that begin connections were dropped, because the tuple of their answers is taken: two of one "+
+	v.Summary = fmt.Sprintf("in %v, %d packets that begin connections were dropped (insert_failed), because the tuple of their answers is taken: two of one "+
 		"source port raced each other, or source NAT has no free port", e.Counters.Value.Window, c.InsertFailed-c.ChainTooLong)
 	if c.ClashResolve > 0 {
 		v.fact(fmt.Sprintf("%d more clashed and were let through", c.ClashResolve))
@@ -132,7 +132,7 @@ func explainRateLimited(e *known, v *Verdict) {
 	v.Summary = fmt.Sprintf("in %v, %d packets were refused and %d ICMP errors sent; the kernel held back %d (net.ipv4.icmp_ratelimit): whoever "+
 		"counts errors sees a part of what is refused, and most senders wait in vain", c.Window, c.Refused, c.Errors, c.RateLimited)
 	if c.RateLimited == 0 {
-		v.Confidence = detect.Possible
+		v.Confidence = detect.Likely
 		v.missing("how many errors the kernel held back; a rule that drops sends none either", "nstat -az IcmpOutRateLimitHost IcmpOutRateLimitGlobal")
 	}
 	v.fix("count the packets that are logged before they are refused, not the errors",

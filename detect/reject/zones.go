@@ -28,12 +28,14 @@ func (e *known) half() (conntrack.Flow, bool) {
 func zoned(f *conntrack.Flow) bool { return f.Zone != 0 || f.OriginalZone != 0 || f.ReplyZone != 0 }
 
 // C14: the connection is in another zone than the packet was looked up in; or
-// its SYN was, and a local socket answered it.
+// its SYN was, or rules assign zones, and a local socket answered it: an answer
+// that is looked up in a zone of its own leaves no entry there.
 func isWrongZone(e *known) bool {
 	f, half := e.half()
 	later := !e.opens() && e.stranger() && (e.tcp() || e.elsewhere == reply) // what a SYN began, or an answer
 	other := e.Entry.Result == Absent && e.elsewhere != noSide && zoned(&e.Elsewhere.Value) && (later || half)
-	return e.here() && (other || half && zoned(&f) && !e.forwarded())
+	rules := e.Rules.Value.Zone != "" && e.Rules.Value.Notrack == "" && e.Rules.Result == Present
+	return e.here() && (other || half && (zoned(&f) || rules) && !e.forwarded())
 }
 
 func explainWrongZone(e *known, v *Verdict) {
@@ -42,13 +44,13 @@ func explainWrongZone(e *known, v *Verdict) {
 		f = e.Entry.Value
 	}
 	v.Confidence = detect.Likely
-	if e.elsewhere != noSide && (e.reason.Kind == ReasonState || e.reason.Kind == ReasonNew) {
+	if (e.elsewhere != noSide || e.Rules.Value.Zone != "") && (e.reason.Kind == ReasonState || e.reason.Kind == ReasonNew) {
 		v.Confidence = detect.Certain
 	} else if e.tcp() {
 		e.reasonMissing(v)
 	}
-	v.Summary = fmt.Sprintf("the connection of %v is tracked in another conntrack zone: %v; its two directions are looked up in "+
-		"different zones, and each sees half of it", e.Packet.Value, f)
+	v.Summary = fmt.Sprintf("the two directions of the connection of %v are looked up in different conntrack zones, and each sees half of it: %v",
+		e.Packet.Value, f)
 	if e.Rules.Value.Zone != "" {
 		v.fact("zone assigned by: " + plain(e.Rules.Value.Zone))
 	} else if e.Rules.Result != Present {
