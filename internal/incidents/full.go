@@ -1,7 +1,6 @@
 package incidents
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -80,7 +79,7 @@ func playTableFull(st *stage) error {
 	e := st.since(st.server, was)
 	st.tell(Seen, "the server's table: %v", e.Usage.Value)
 	st.result(Reproduce, nil, fmt.Sprintf("a client gets no word from the server, not even a refusal: %v", err),
-		check{"a timeout", errors.Is(err, context.DeadlineExceeded)})
+		check{"silence", errors.Is(err, errSilence)})
 	st.detectFull(e, was)
 	evicted := st.evicted()
 	all := expected{cause: reject.CauseTableFull, confidence: detect.Certain, words: []string{"nf_conntrack_max"}}

@@ -186,8 +186,8 @@ func droppedScan(st *stage) reject.Verdict {
 func droppedSyn(st *stage) reject.Verdict {
 	st.walls(map[*host]wall{st.server: {refuse: nft.Drop}})
 	was := st.tally(st.server)
-	if err := st.silent(httpsPort); err == nil {
-		must(errors.New("the SYN was answered"))
+	if err := st.silent(httpsPort); !errors.Is(err, errSilence) {
+		must(fmt.Errorf("the SYN was answered: %w", err))
 	}
 	return reject.Explain(st.since(st.server, was))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -81,7 +82,7 @@ func playNATClash(st *stage) error {
 	was := st.tally(st.router)
 	err := st.silent(httpsPort)
 	st.result(Reproduce, nil, fmt.Sprintf("one connection is answered, and the next gets no word, not even a refusal: %v", err),
-		first, check{"a timeout", errors.Is(err, context.DeadlineExceeded)})
+		first, check{"silence", errors.Is(err, errSilence)})
 	st.explainCounts(st.since(st.router, was), expected{
 		cause: reject.CauseInsertFailed, confidence: detect.Certain, words: []string{"insert_failed", "port"},
 	})
@@ -90,7 +91,9 @@ func playNATClash(st *stage) error {
 	return nil
 }
 
-// silent connects and is not answered, for as long as two SYNs take.
+var errSilence = errors.New("no answer")
+
+// silent connects and is not answered, for as long as two SYNs take: errSilence.
 func (st *stage) silent(port uint16) error {
 	ctx, cancel := context.WithTimeout(st.ctx, 1500*time.Millisecond)
 	defer cancel()
@@ -99,8 +102,8 @@ func (st *stage) silent(port uint16) error {
 	if err == nil {
 		err = errors.Join(errors.New("it connects"), c.Close())
 	}
-	if ctx.Err() != nil && st.ctx.Err() == nil {
-		return errors.Join(ctx.Err(), err)
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() && st.ctx.Err() == nil {
+		return errSilence
 	}
 	return err
 }
