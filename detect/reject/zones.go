@@ -27,15 +27,28 @@ func (e *known) half() (conntrack.Flow, bool) {
 // zoned reports an entry that is not in the default zone.
 func zoned(f *conntrack.Flow) bool { return f.Zone != 0 || f.OriginalZone != 0 || f.ReplyZone != 0 }
 
-// C14: the connection is in another zone than the packet was looked up in; or
-// its SYN was, or rules assign zones, and a local socket answered it: an answer
-// that is looked up in a zone of its own leaves no entry there.
+// bypasses tells what rules there are by which one direction can miss the other's
+// entry; known is false if not all of them were read.
+func (e *known) bypasses() (zone, notrack, known bool) {
+	r := e.Rules.Value
+	return r.Zone != "", r.Notrack != "", e.Rules.Result == Present && !r.Legacy
+}
+
+// C14: the packet is looked up in one zone, and its connection is in another; or
+// its SYN is in a zone, or rules assign zones, and what a local socket answered
+// was not seen there. That happens to an answer which is exempt from tracking
+// too: where a rule exempts, it is C15.
 func isWrongZone(e *known) bool {
 	f, half := e.half()
-	later := !e.opens() && e.stranger() && (e.tcp() || e.elsewhere == reply) // what a SYN began, or an answer
-	other := e.Entry.Result == Absent && e.elsewhere != noSide && zoned(&e.Elsewhere.Value) && (later || half)
-	rules := e.Rules.Value.Zone != "" && e.Rules.Value.Notrack == "" && e.Rules.Result == Present
-	return e.here() && (other || half && (zoned(&f) || rules) && !e.forwarded())
+	zone, notrack, _ := e.bypasses()
+	return e.otherZone() || half && !e.forwarded() && !notrack && (zoned(&f) || zone) || half && e.forwarded() && e.elsewhere != noSide && zoned(&f)
+}
+
+// otherZone reports a packet that continues or answers what is in another zone,
+// and has no entry in its own.
+func (e *known) otherZone() bool {
+	later := !e.opens() && (e.tcp() || e.elsewhere == reply)
+	return e.here() && later && e.stranger() && e.Entry.Result == Absent && e.elsewhere != noSide && zoned(&e.Elsewhere.Value)
 }
 
 func explainWrongZone(e *known, v *Verdict) {
@@ -43,19 +56,25 @@ func explainWrongZone(e *known, v *Verdict) {
 	if e.elsewhere == noSide {
 		f = e.Entry.Value
 	}
+	zone, notrack, known := e.bypasses()
+	rules := known && zone && !notrack && e.reason.Kind == ReasonState
 	v.Confidence = detect.Likely
-	if (e.elsewhere != noSide || e.Rules.Value.Zone != "") && (e.reason.Kind == ReasonState || e.reason.Kind == ReasonNew) {
+	if rules || e.otherZone() && e.reason.Kind == ReasonNew {
 		v.Confidence = detect.Certain
-	} else if e.tcp() {
+	} else if e.tcp() && e.reason.Kind == ReasonNone {
 		e.reasonMissing(v)
+	}
+	if zone {
+		v.fact("zone assigned by: " + plain(e.Rules.Value.Zone))
+	}
+	if !known {
+		v.missing("the rules that assign zones, or exempt from tracking", "nft list ruleset")
+	}
+	if v.Confidence != detect.Certain {
+		v.missing("in which zone the other direction is looked up", "conntrack -L -o extended")
 	}
 	v.Summary = fmt.Sprintf("the two directions of the connection of %v are looked up in different conntrack zones, and each sees half of it: %v",
 		e.Packet.Value, f)
-	if e.Rules.Value.Zone != "" {
-		v.fact("zone assigned by: " + plain(e.Rules.Value.Zone))
-	} else if e.Rules.Result != Present {
-		v.missing("the rules that assign zones", "nft list ruleset")
-	}
 	v.fix(fmt.Sprintf("assign the same zone in prerouting and in output: `ct zone set %d`, before priority -200 (iptables: `-t raw -j CT --zone %[1]d`)",
 		max(f.Zone, f.OriginalZone, f.ReplyZone)),
 		"or a zone for one direction only: `ct original zone set`, `-j CT --zone-orig`")
@@ -64,24 +83,28 @@ func explainWrongZone(e *known, v *Verdict) {
 // C15: a local socket answers, and the answer is not tracked.
 func isUntrackedReturn(e *known) bool {
 	_, half := e.half()
-	none := e.Rules.Result == Present && e.Rules.Value.Notrack == "" && !e.Rules.Value.Legacy
+	_, notrack, known := e.bypasses()
 	local := e.socketIn(sockdiag.SynRecv, sockdiag.Established)
-	return half && !e.forwarded() && !none && (local || e.Rules.Value.Notrack != "")
+	return half && !e.forwarded() && (notrack || local && !known)
 }
 
 func explainUntrackedReturn(e *known, v *Verdict) {
 	f, _ := e.half()
+	zone, notrack, known := e.bypasses()
 	v.Confidence = detect.Likely
 	v.Summary = fmt.Sprintf("the SYN|ACK of %v did not pass the tracker, which still waits for it: %v; one direction is exempt from "+
 		"tracking (notrack)", e.Packet.Value, f)
-	if rule := e.Rules.Value.Notrack; rule != "" {
-		v.fact("exempt by: " + plain(rule))
-		v.Summary += ", by " + plain(rule)
-		if e.reason.Kind == ReasonState {
-			v.Confidence = detect.Certain
-		}
-	} else {
+	if notrack {
+		v.fact("exempt by: " + plain(e.Rules.Value.Notrack))
+		v.Summary += ", by " + plain(e.Rules.Value.Notrack)
+	}
+	switch {
+	case notrack && known && !zone && !zoned(&f) && e.reason.Kind == ReasonState:
+		v.Confidence = detect.Certain
+	case !notrack || !known:
 		v.missing("the rule that exempts it", "nft list ruleset")
+	default:
+		v.missing("whether that rule exempts this connection; zones have the same effect", "nft list ruleset")
 	}
 	if e.reason.Kind != ReasonState {
 		e.reasonMissing(v)
@@ -107,8 +130,8 @@ func explainAsymmetric(e *known, v *Verdict) {
 		v.Summary = fmt.Sprintf("%v comes this way, and the SYN|ACK before it did not: the tracker still waits for it: %v; the two directions "+
 			"of the connection take different ways", h, f)
 	}
-	r := e.Rules
-	bypass := r.Result != Present || r.Value.Notrack != "" || r.Value.Zone != "" || r.Value.Legacy
+	zone, notrack, known := e.bypasses()
+	bypass := !known || zone || notrack
 	switch {
 	case half && e.reason.Kind == ReasonState && e.forwarded() && !bypass:
 		v.Confidence = detect.Certain
