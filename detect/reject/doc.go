@@ -7,9 +7,11 @@
 //
 // Watch gathers the evidence live: it reads the packets that the firewall logs
 // before it rejects them (NFLOG), the kernel's own reason for calling a packet
-// INVALID, the ICMP errors that go out and come in, the conntrack entry, the
-// entries that ended lately, the socket, and the settings, and yields one
-// Verdict per refused connection with a count.
+// INVALID, the ICMP errors and RSTs that go out and come in, the conntrack entry,
+// also behind a translation or in another zone, the entries that ended lately,
+// the socket or listener, rules, counters and settings, and yields one Verdict
+// per refused connection with a count. It also tells of packets that only the
+// kernel's counters saw.
 //
 //	for v, err := range reject.Watch(ctx, &reject.Config{Groups: []uint16{50}}) {
 //		…
@@ -31,6 +33,12 @@
 //
 //	icmp type destination-unreachable   log group 50
 //	icmpv6 type destination-unreachable log group 50
+//
+// And, where a rule rejects with a TCP reset, the RSTs that this host sends, in a
+// chain of the output hook, with a prefix that names no state: those that answer
+// what was refused are told from those of the kernel itself.
+//
+//	tcp flags rst / rst log group 50
 //
 // With Config.Reasons the kernel's own reason is read too, once the sysctls that
 // package nflog names are set. It is the best evidence there is.

@@ -40,8 +40,8 @@ type Config struct {
 	// count, while its packets go on being refused for the same cause; 0 is
 	// 10 s. A flow is forgotten after 60 times as long without a packet.
 	Repeat time.Duration
-	// Flows is how many refused flows are remembered, at some 700 bytes each
-	// and 3,000 with an entry and a socket; 0 is 16384. Beyond it the one
+	// Flows is how many refused flows are remembered, at some 1,000 bytes each
+	// and 2,000 with an entry and a socket; 0 is 16384. Beyond it the one
 	// refused longest ago is forgotten, and its count begins anew. While there
 	// is none of which all was told, new ones share a count.
 	Flows int
@@ -107,9 +107,10 @@ func (cfg *Config) check() error {
 // it. Any other error is the last; before it, all counts are told that were not
 // yet. Watch takes CAP_NET_ADMIN.
 //
-// A flow's entry that ends while Watch runs is remembered, the last 32,768 that
-// ended alive and as many others, in at most 40 MB. That is what makes the
-// verdict on a forgotten connection certain: start it before the trouble.
+// A flow's entry that ends while Watch runs is remembered: the last 32,768 that
+// ended alive, half as many if they are translated, and as many others, in at
+// most 50 MB. That is what makes the verdict on a forgotten connection certain:
+// start it before the trouble.
 func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 	return func(yield func(Verdict, error) bool) {
 		w, err := open(cfg)
