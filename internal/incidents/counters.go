@@ -47,15 +47,13 @@ func (st *stage) icmp() string {
 
 // tally is what a host has counted.
 type tally struct {
-	at      time.Time
 	earlier detect.Earlier
 	counts  reject.Counters
 }
 
 func (st *stage) tally(h *host) tally {
-	seen := get(h.look(st.ctx))
-	t := tally{at: time.Now(), earlier: detect.Earlier{At: seen.Now, Usage: seen.Usage, Stats: seen.Stats}}
-	t.counts.Conntrack = conntrack.Total(seen.Stats)
+	t := tally{earlier: detect.Earlier{At: time.Now(), Usage: get(h.ct.Usage(st.ctx)), Stats: get(h.ct.Stats(st.ctx))}}
+	t.counts.Conntrack = conntrack.Total(t.earlier.Stats)
 	_, t.counts.Refused, _ = h.counted(st.ctx) // a host without a wall refuses nothing
 	t.counts.Errors, _ = h.snmp(st.icmp(), "OutDestUnreachs")
 	for _, name := range []string{"OutRateLimitHost", "OutRateLimitGlobal"} {
@@ -69,12 +67,12 @@ func (st *stage) tally(h *host) tally {
 func (st *stage) since(h *host, was tally) reject.Evidence {
 	now := st.tally(h)
 	c := reject.Counters{
-		Window: now.at.Sub(was.at), Conntrack: now.counts.Conntrack.Sub(was.counts.Conntrack),
+		Window: now.earlier.At.Sub(was.earlier.At), Conntrack: now.counts.Conntrack.Sub(was.counts.Conntrack),
 		Refused: now.counts.Refused - was.counts.Refused, Errors: now.counts.Errors - was.counts.Errors,
 		RateLimited: now.counts.RateLimited - was.counts.RateLimited,
 	}
 	return reject.Evidence{
-		Refusal: reject.Counted, Counters: reject.Found(c), Usage: reject.Found(get(h.ct.Usage(st.ctx))),
+		Refusal: reject.Counted, Counters: reject.Found(c), Usage: reject.Found(now.earlier.Usage),
 		Settings: reject.Found(get(conntrack.ReadSettings(h.FS()))),
 	}
 }
