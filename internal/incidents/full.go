@@ -110,33 +110,42 @@ func (st *stage) evicted() check {
 	st.makeRoom(0)
 	c := get(st.server.ListenPacket("udp", netip.AddrPortFrom(st.server.addr, 0)))
 	st.closers = append(st.closers, c)
-	from := c.LocalAddr().(*net.UDPAddr).AddrPort()
-	ask := func(port uint16) error {
-		_, err := c.WriteTo([]byte("question"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(st.client.addr, port)))
-		return err
+	q := asker{c, conntrack.Tuple{Src: st.server.addr, Dst: st.client.addr, Proto: conntrack.ProtoUDP,
+		SrcPort: c.LocalAddr().(*net.UDPAddr).AddrPort().Port()}}
+	if failed, err := q.ask(firstPort, questions); failed > 0 {
+		must(err)
 	}
-	asked := func(port uint16) conntrack.Tuple {
-		return conntrack.Tuple{Src: st.server.addr, Dst: st.client.addr, SrcPort: from.Port(), DstPort: port, Proto: conntrack.ProtoUDP}
-	}
-	for i := range uint16(questions) {
-		must(ask(1000 + i))
-	}
-	failed, why := 0, error(nil)
-	for i := range uint16(8 * questions) {
-		if err := ask(1000 + questions + i); err != nil {
-			failed, why = failed+1, err
-		}
-	}
+	failed, err := q.ask(firstPort+questions, 8*questions)
 	st.tell(Seen, "the server asks %d questions, which fill the table, and %d more, of which %d fail: %v",
-		questions, 8*questions, failed, why)
+		questions, 8*questions, failed, err)
 	st.makeRoom(questions)
-	for i := range uint16(questions) {
-		if _, ok, err := st.entry(st.server, asked(1000+i)); !ok {
+	for q.DstPort = firstPort; q.DstPort < firstPort+questions; q.DstPort++ {
+		if _, ok, err := st.entry(st.server, q.Tuple); !ok {
 			must(err)
-			return st.answerEvicted(asked(1000 + i))
+			return st.answerEvicted(q.Tuple)
 		}
 	}
 	return check{"an evicted entry", false}
+}
+
+// firstPort is the first that is asked a question.
+const firstPort = 1000
+
+// asker asks questions from one socket.
+type asker struct {
+	net.PacketConn
+	conntrack.Tuple // of a question
+}
+
+// ask asks n ports, and returns how many packets could not be sent and why.
+func (q asker) ask(port uint16, n int) (failed int, why error) {
+	for i := range n {
+		to := netip.AddrPortFrom(q.Dst, port+uint16(i))
+		if _, err := q.WriteTo([]byte("question"), net.UDPAddrFromAddrPort(to)); err != nil {
+			failed, why = failed+1, err
+		}
+	}
+	return failed, why
 }
 
 // makeRoom deletes entries of the flood, from the n-th on: a packet that needs an

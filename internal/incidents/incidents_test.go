@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/connsleuth/connsleuth/internal/lab"
@@ -89,5 +90,43 @@ func TestFailedCheck(t *testing.T) {
 	Text(&out)(last)
 	if !strings.Contains(out.String(), "REMEDY: FAILED") {
 		t.Error(out.String())
+	}
+}
+
+// TestPlay has scenarios side by side, of which the first is the last to end.
+func TestPlay(t *testing.T) {
+	const atOnce = 2
+	errs := []error{errors.New("first"), errors.New("second"), errors.New("third"), errors.New("fourth")}
+	later := make(chan struct{})
+	var playing, most atomic.Int32
+	var scenarios []Scenario
+	for i, err := range errs {
+		scenarios = append(scenarios, Scenario{Name: err.Error(), play: func(st *stage) error {
+			now := playing.Add(1)
+			defer playing.Add(-1)
+			most.Store(max(most.Load(), now))
+			switch i {
+			case 0:
+				<-later
+			case len(errs) - 1:
+				close(later)
+			}
+			st.tell(Seen, "%v", err)
+			must(err)
+			return nil
+		}})
+	}
+	var order []string
+	got := Play(t.Context(), scenarios, false, atOnce, func(r Report) { order = append(order, r.Text) })
+	if forbidden, ok := errors.AsType[*lab.Forbidden](got[0]); ok && os.Getenv("CONNSLEUTH_LAB") != "require" {
+		t.Skip(forbidden)
+	}
+	if want := []string{"first", "second", "third", "fourth"}; !slices.Equal(order, want) || most.Load() > atOnce {
+		t.Errorf("told %q, %d at once", order, most.Load())
+	}
+	for i, err := range errs {
+		if !errors.Is(got[i], err) {
+			t.Errorf("scenario %d: got %v", i, got[i])
+		}
 	}
 }

@@ -173,7 +173,7 @@ func refusedByItself(st *stage) reject.Verdict {
 	st.answering(httpsPort)
 	_, flow, err := st.dial(st.client, st.server, httpsPort)
 	if err == nil {
-		must(fmt.Errorf("a connect that its own host refuses succeeds"))
+		must(errors.New("a connect that its own host refuses succeeds"))
 	}
 	return st.on(st.client, flow, reject.CauseNotAllowedOut)
 }

@@ -72,12 +72,6 @@ func (st *stage) sourcePort() uint16 {
 	return 20000 + st.ports
 }
 
-// connects tries again what failed before.
-func (st *stage) connects(from, to *host, port uint16) check {
-	_, _, err := st.dial(from, to, port)
-	return check{fmt.Sprintf("the same connect succeeds (%v)", err), err == nil}
-}
-
 // expected is the verdict that a scenario is about.
 type expected struct {
 	state      reject.State // of the refused packet
