@@ -19,7 +19,7 @@ import (
 // and 256 of kernel memory each.
 const fillable = 1 << 19
 
-// fill puts the connections of one source into the host's table until it is
+// fill puts connections of one source into the host's table until it is
 // full. They are ESTABLISHED: from those that are closing the kernel's garbage
 // collector makes room by itself, sooner or later.
 func (st *stage) fill(h *host) {
@@ -27,7 +27,7 @@ func (st *stage) fill(h *host) {
 	if u.Max == 0 || u.Max > fillable {
 		must(fmt.Errorf("%w: nf_conntrack_max is %d, and at most %d entries are made", errors.ErrUnsupported, u.Max, fillable))
 	}
-	n := u.Max - u.Count
+	n := u.Max - min(u.Count, u.Max)
 	st.tell(Seen, "%s: %d connections from one source", h.Name(), n)
 	const workers = 2
 	var wg sync.WaitGroup
@@ -84,6 +84,9 @@ func playTableFull(st *stage) error {
 	evicted := st.evicted()
 	all := expected{cause: reject.CauseTableFull, confidence: detect.Certain, words: []string{"nf_conntrack_max"}}
 	st.explain(reject.Explain(e), all, evicted)
+	_, err = st.server.ct.DeleteMatching(st.ctx, &conntrack.Filter{Src: single(st.server.addr)}, nil) // its questions
+	must(err)
+	st.fill(st.server)
 	report, err := st.server.ct.DeleteMatching(st.ctx, &conntrack.Filter{Src: floodFrom(st.server.addr)}, &conntrack.DeleteOptions{Limit: 1 << 14})
 	must(err)
 	st.result(Remedy, nil, fmt.Sprintf("with %d entries of the one source deleted a new connection is answered", report.Deleted),
