@@ -250,7 +250,7 @@ func settings(t testing.TB, changed map[string]string) conntrack.Settings {
 	proc := fstest.MapFS{}
 	for name, value := range map[string]string{
 		"tcp_loose": "1", "tcp_timeout_established": "432000", "tcp_timeout_close_wait": "60",
-		"tcp_timeout_unacknowledged": "300", "tcp_be_liberal": "0", "tcp_timeout_max_retrans": "300", "tcp_timeout_fin_wait": "120",
+		"tcp_timeout_unacknowledged": "300", "tcp_be_liberal": "0", "tcp_ignore_invalid_rst": "0", "tcp_timeout_max_retrans": "300", "tcp_timeout_fin_wait": "120",
 		"tcp_timeout_syn_sent": "120", "tcp_timeout_last_ack": "30", "udp_timeout": "30", "icmp_timeout": "30", "icmpv6_timeout": "30",
 	} {
 		if v, ok := changed[name]; ok {
