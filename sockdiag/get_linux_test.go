@@ -27,38 +27,43 @@ func TestGet(t *testing.T) {
 	}
 	defer u.Close()
 	for _, addr := range []func(*lab.Host) netip.Addr{(*lab.Host).Addr4, (*lab.Host).Addr6} {
-		to := netip.AddrPortFrom(addr(server), 80)
-		from := netip.AddrPortFrom(addr(client), 40000)
-		var conn net.Conn
-		if conn, err = client.Dial(t.Context(), "tcp", from, to, nil); err != nil {
-			t.Fatal(err)
+		testGet(t, c, l, client, server, addr)
+	}
+}
+
+func testGet(t *testing.T, c *Conn, l net.Listener, client, server *lab.Host, addr func(*lab.Host) netip.Addr) {
+	t.Helper()
+	to := netip.AddrPortFrom(addr(server), 80)
+	from := netip.AddrPortFrom(addr(client), 40000)
+	conn, err := client.Dial(t.Context(), "tcp", from, to, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	s, err := c.Get(t.Context(), TCP, to, from)
+	if err != nil || s.State != Established || s.Local != to || s.Remote != from || !s.Has(FieldInfo) || !s.HasOwner() {
+		t.Errorf("the connection: %v, %+v", err, s)
+	}
+	stranger := netip.AddrPortFrom(addr(client), 40001)
+	for _, remote := range []netip.AddrPort{stranger, unspecified(addr(client))} {
+		s, err = c.Get(t.Context(), TCP, to, remote)
+		if err != nil || s.State != Listen || s.Local.Port() != 80 || s.Family != IPv6 {
+			t.Errorf("the listener for %v: %v, %+v", remote, err, s)
 		}
-		defer conn.Close()
-		if accepted, err := l.Accept(); err != nil {
-			t.Fatal(err)
-		} else {
-			defer accepted.Close()
-		}
-		s, err := c.Get(t.Context(), TCP, to, from)
-		if err != nil || s.State != Established || s.Local != to || s.Remote != from || !s.Has(FieldInfo) || !s.HasOwner() {
-			t.Errorf("the connection: %v, %+v", err, s)
-		}
-		stranger := netip.AddrPortFrom(addr(client), 40001)
-		for _, remote := range []netip.AddrPort{stranger, unspecified(addr(client))} {
-			s, err = c.Get(t.Context(), TCP, to, remote)
-			if err != nil || s.State != Listen || s.Local.Port() != 80 || s.Family != IPv6 {
-				t.Errorf("the listener for %v: %v, %+v", remote, err, s)
-			}
-		}
-		s, err = c.Get(t.Context(), UDP, netip.AddrPortFrom(addr(server), 53), stranger)
-		if err != nil || s.Protocol != UDP || s.State != Close || s.Local.Port() != 53 {
-			t.Errorf("UDP: %v, %+v", err, s)
-		}
-		for _, p := range []Protocol{TCP, UDP} {
-			s, err = c.Get(t.Context(), p, netip.AddrPortFrom(addr(server), 81), stranger)
-			if !errors.Is(err, fs.ErrNotExist) || s != (Socket{}) {
-				t.Errorf("%v: nothing is there: %v, %+v", p, err, s)
-			}
+	}
+	s, err = c.Get(t.Context(), UDP, netip.AddrPortFrom(addr(server), 53), stranger)
+	if err != nil || s.Protocol != UDP || s.State != Close || s.Local.Port() != 53 {
+		t.Errorf("UDP: %v, %+v", err, s)
+	}
+	for _, p := range []Protocol{TCP, UDP} {
+		s, err = c.Get(t.Context(), p, netip.AddrPortFrom(addr(server), 81), stranger)
+		if !errors.Is(err, fs.ErrNotExist) || s != (Socket{}) {
+			t.Errorf("%v: nothing is there: %v, %+v", p, err, s)
 		}
 	}
 }

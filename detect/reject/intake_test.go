@@ -2,6 +2,7 @@ package reject
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -39,6 +40,17 @@ func icmpPacket(src, dst netip.Addr, code byte, quoted []byte) []byte {
 	copy(b[16:], dst.AsSlice())
 	b[20], b[21] = 3, code
 	return append(b, quoted...)
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) conntrack.Tuple {
+	return conntrack.Tuple{Src: src, SrcPort: srcPort, Dst: dst, DstPort: dstPort, Proto: conntrack.ProtoTCP}
 }
 
 // into is a connection from there to here.

@@ -34,13 +34,6 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func logged(prefix string) *nft.Log { return &nft.Log{Group: group, Prefix: prefix} }
 
 // refusing are rules that let in what belongs to a connection and new
@@ -172,10 +165,6 @@ func addresses(t *testing.T, test func(*testing.T, func(*lab.Host) netip.Addr)) 
 			test(t, addr)
 		})
 	}
-}
-
-func tcpTuple(src netip.Addr, srcPort uint16, dst netip.Addr, dstPort uint16) conntrack.Tuple {
-	return conntrack.Tuple{Src: src, SrcPort: srcPort, Dst: dst, DstPort: dstPort, Proto: conntrack.ProtoTCP}
 }
 
 // sendSYN sends the first packet of a connection, without a socket for it.

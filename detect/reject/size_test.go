@@ -12,10 +12,10 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// grown is the bytes that what make returns takes.
-func grown(make func() any) int {
+// grown is the bytes that what build returns takes.
+func grown(build func() any) int {
 	before := used()
-	kept := make()
+	kept := build()
 	after := used()
 	runtime.KeepAlive(kept)
 	return int(after) - int(before)
