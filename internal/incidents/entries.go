@@ -146,8 +146,8 @@ func playSynMissed(st *stage) error {
 		check{"the socket still waits", v.Evidence.Socket.Result == reject.Present})
 	st.explained(st.client, late.Tuple, want)
 	must(st.set(st.client, synSent, "120"))
-	must(st.server.firewall(st.ctx, httpsPort))
 	st.answering(httpsPort)
+	must(st.server.firewall(st.ctx, httpsPort))
 	err := <-ended
 	st.result(Remedy, nil, fmt.Sprintf("with %s = 120 the tracker waits as long as the socket, which connects", synSent),
 		check{fmt.Sprintf("the connect under way succeeds (%v)", err), err == nil})

@@ -20,7 +20,7 @@ func TestScenarios(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			told := make(map[string][]Report)
-			errs := Play(t.Context(), Scenarios, ipv6, 8, func(r Report) { told[r.Scenario] = append(told[r.Scenario], r) })
+			errs := Play(t.Context(), Scenarios, ipv6, 6, func(r Report) { told[r.Scenario] = append(told[r.Scenario], r) })
 			for i, s := range Scenarios {
 				t.Run(s.Name, func(t *testing.T) { checkPlayed(t, told[s.Name], errs[i]) })
 			}

@@ -70,9 +70,13 @@ func playNotTranslated(st *stage) error {
 	_, err := k.server.Read(make([]byte, 1))
 	st.result(Reproduce, nil, fmt.Sprintf("the connection breaks on the server: %v", err),
 		check{"a RST", errors.Is(err, syscall.ECONNRESET)})
-	st.explained(st.router, k.fromClient, expected{ // the RST, which is of no connection for the tracker
-		state: reject.Invalid, cause: reject.CauseNotTranslated, confidence: detect.Certain, words: []string{to.Addr().String()},
-	})
+	want := expected{state: reject.Invalid, cause: reject.CauseNotTranslated, confidence: detect.Certain, words: []string{to.Addr().String()}}
+	// The RST is of no connection for the tracker, which Linux before 6.7 does not say.
+	v := st.judged(st.router, func(v *reject.Verdict) bool { return v.Flow == k.fromClient }, want.cause)
+	if v.Evidence.Reason == "" {
+		want.confidence = detect.Possible
+	}
+	st.explained(st.router, k.fromClient, want)
 	st.change(st.router, "drops what is INVALID", wall{hook: nft.Forward, first: dropInvalid(), allow: opens(innerPort), extra: []nft.Chain{dnat}})
 	k = st.throughNAT(l, to)
 	st.result(Remedy, nil, "with INVALID packets dropped the same segment harms nothing",

@@ -36,7 +36,7 @@ type stage struct {
 }
 
 // patience is how long anything is waited for.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 func (st *stage) build(n *lab.Network, ipv6 bool) error {
 	st.network, st.ipv6 = n, ipv6
