@@ -154,12 +154,12 @@ func playSynMissed(st *stage) error {
 	return nil
 }
 
-// lateAnswer waits until the client's second SYN was seen and forgotten, and
-// answers it then: there is a second more until the third.
+// lateAnswer waits until the client's third SYN was seen and forgotten, and
+// answers it then: there are three seconds more until the fourth.
 func (st *stage) lateAnswer(t conntrack.Tuple, answer segment) {
 	must(st.wait("the client's SYN to be sent again", func() (bool, error) {
 		s, ok, err := st.client.socket(st.ctx, t)
-		return ok && s.Retransmits > 0, err
+		return ok && s.Retransmits > 1, err
 	}))
 	must(st.gone(st.client, t))
 	st.inject(st.server, st.client, answer)
