@@ -10,14 +10,11 @@ import (
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/reject"
 	"github.com/connsleuth/connsleuth/internal/lab"
-	"github.com/connsleuth/connsleuth/internal/nft"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
-
-// group is the NFLOG group of the hosts' firewalls.
-const group = 50
 
 // host is a lab host with a firewall and with this project's eyes.
 type host struct {
@@ -53,33 +50,6 @@ func (h *host) close() error {
 	return errors.Join(h.ct.Close(), h.diag.Close())
 }
 
-// firewall lets in what belongs to a connection, new connections to the given
-// ports, and nothing else: the rest is logged with its state and rejected.
-// ICMP errors are logged on their way in and out.
-func (h *host) firewall(ctx context.Context, ports ...uint16) error {
-	log := func(prefix string) *nft.Log { return &nft.Log{Group: group, Prefix: prefix} }
-	input := []nft.Rule{
-		{InIface: "lo", Verdict: nft.Accept},
-		{Proto: nft.ICMP, Log: log("icmp ")},
-		{Proto: nft.ICMPv6, Log: log("icmp ")},
-		{CTState: nft.Established | nft.Related, Verdict: nft.Accept},
-	}
-	for _, p := range ports {
-		input = append(input, nft.Rule{CTState: nft.New, Proto: nft.TCP, DstPort: p,
-			TCPFlags: nft.TCPFlags{Mask: nft.FIN | nft.SYN | nft.RST | nft.ACK, Value: nft.SYN}, Verdict: nft.Accept})
-	}
-	input = append(input,
-		nft.Rule{CTState: nft.Invalid, Log: log("invalid ")},
-		nft.Rule{CTState: nft.New, Log: log("new ")},
-		nft.Rule{Verdict: nft.RejectAdminProhibited})
-	return h.Rules(ctx, nft.Table{Family: nft.INet, Name: "filter", Chains: []nft.Chain{
-		{Name: "input", Hook: nft.Input, Rules: input},
-		{Name: "output", Hook: nft.Output, Rules: []nft.Rule{
-			{Proto: nft.ICMP, Log: log("icmp ")}, {Proto: nft.ICMPv6, Log: log("icmp ")},
-		}},
-	}})
-}
-
 // watch begins to collect verdicts, and returns once nothing is missed.
 func (h *host) watch(ctx context.Context) error {
 	// The kernel's own reasons for INVALID packets, for both families.
@@ -99,9 +69,10 @@ func (h *host) watch(ctx context.Context) error {
 		defer close(ended)
 		for v, err := range reject.Watch(ctx, cfg) {
 			h.mu.Lock()
-			if err == nil {
+			switch {
+			case err == nil:
 				h.verdicts = append(h.verdicts, v)
-			} else if ctx.Err() == nil {
+			case ctx.Err() == nil && !errors.Is(err, conntrack.ErrOverrun) && !errors.Is(err, nflog.ErrLost):
 				h.watchErr = err
 			}
 			h.mu.Unlock()
@@ -117,10 +88,15 @@ func (h *host) watch(ctx context.Context) error {
 
 // verdict returns the latest verdict on a flow.
 func (h *host) verdict(flow conntrack.Tuple) (reject.Verdict, bool, error) {
+	return h.latest(func(v *reject.Verdict) bool { return v.Flow == flow })
+}
+
+// latest returns the latest verdict that is wanted.
+func (h *host) latest(wanted func(*reject.Verdict) bool) (reject.Verdict, bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := len(h.verdicts) - 1; i >= 0; i-- {
-		if h.verdicts[i].Flow == flow {
+		if wanted(&h.verdicts[i]) {
 			return h.verdicts[i], true, h.watchErr
 		}
 	}
@@ -141,8 +117,13 @@ func (h *host) look(ctx context.Context) (detect.Host, error) {
 	if err != nil {
 		return detect.Host{}, err
 	}
+	usage, err1 := h.ct.Usage(ctx)
+	stats, err2 := h.ct.Stats(ctx)
+	if err := errors.Join(err1, err2); err != nil {
+		return detect.Host{}, err
+	}
 	return detect.Host{
-		Now: time.Now(), Sockets: sockets.Sockets, Flows: flows.Flows, Settings: settings,
+		Now: time.Now(), Sockets: sockets.Sockets, Flows: flows.Flows, Settings: settings, Usage: usage, Stats: stats,
 		Addrs: []netip.Addr{h.Addr4(), h.Addr6()},
 	}, nil
 }

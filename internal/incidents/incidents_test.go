@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/connsleuth/connsleuth/internal/lab"
@@ -13,23 +14,35 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// TestScenarios plays every incident over both families, side by side.
+// TestScenarios plays every incident over both families, many side by side.
 func TestScenarios(t *testing.T) {
-	for _, s := range Scenarios {
-		for name, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
-			t.Run(s.Name+"/"+name, func(t *testing.T) {
-				t.Parallel()
-				play(t, s, ipv6)
-			})
-		}
+	for name, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			told := make(map[string][]Report)
+			errs := Play(t.Context(), Scenarios, ipv6, 6, func(r Report) { told[r.Scenario] = append(told[r.Scenario], r) })
+			for i, s := range Scenarios {
+				t.Run(s.Name, func(t *testing.T) { checkPlayed(t, told[s.Name], errs[i]) })
+			}
+		})
 	}
 }
 
-func play(t *testing.T, s Scenario, ipv6 bool) {
+// checkPlayed wants all four steps verified.
+func checkPlayed(t *testing.T, told []Report, err error) {
+	forbidden, ok := errors.AsType[*lab.Forbidden](err)
+	switch {
+	case ok && os.Getenv("CONNSLEUTH_LAB") != "require":
+		t.Skip(forbidden)
+	case errors.Is(err, errors.ErrUnsupported):
+		t.Skip(err)
+	case err != nil:
+		t.Error(err)
+	}
 	var out bytes.Buffer
 	var steps []Step
 	text := Text(&out)
-	err := s.Run(t.Context(), ipv6, func(r Report) {
+	for _, r := range told {
 		text(r)
 		if r.Kind == Result && r.OK {
 			steps = append(steps, r.Step)
@@ -37,12 +50,6 @@ func play(t *testing.T, s Scenario, ipv6 bool) {
 		if v := r.Verdict; v != nil && (len(v.Facts) == 0 || len(v.Fix) == 0) {
 			t.Error("an explanation without facts or remedy")
 		}
-	})
-	if forbidden, ok := errors.AsType[*lab.Forbidden](err); ok && os.Getenv("CONNSLEUTH_LAB") != "require" {
-		t.Skip(forbidden)
-	}
-	if err != nil {
-		t.Error(err)
 	}
 	if want := []Step{Reproduce, Detect, Explain, Remedy}; !slices.Equal(steps, want) {
 		t.Errorf("verified %v, want %v", steps, want)
@@ -83,5 +90,43 @@ func TestFailedCheck(t *testing.T) {
 	Text(&out)(last)
 	if !strings.Contains(out.String(), "REMEDY: FAILED") {
 		t.Error(out.String())
+	}
+}
+
+// TestPlay has scenarios side by side, of which the first is the last to end.
+func TestPlay(t *testing.T) {
+	const atOnce = 2
+	errs := []error{errors.New("first"), errors.New("second"), errors.New("third"), errors.New("fourth")}
+	later := make(chan struct{})
+	var playing, most atomic.Int32
+	var scenarios []Scenario
+	for i, err := range errs {
+		scenarios = append(scenarios, Scenario{Name: err.Error(), play: func(st *stage) error {
+			now := playing.Add(1)
+			defer playing.Add(-1)
+			most.Store(max(most.Load(), now))
+			switch i {
+			case 0:
+				<-later
+			case len(errs) - 1:
+				close(later)
+			}
+			st.tell(Seen, "%v", err)
+			must(err)
+			return nil
+		}})
+	}
+	var order []string
+	got := Play(t.Context(), scenarios, false, atOnce, func(r Report) { order = append(order, r.Text) })
+	if forbidden, ok := errors.AsType[*lab.Forbidden](got[0]); ok && os.Getenv("CONNSLEUTH_LAB") != "require" {
+		t.Skip(forbidden)
+	}
+	if want := []string{"first", "second", "third", "fourth"}; !slices.Equal(order, want) || most.Load() > atOnce {
+		t.Errorf("told %q, %d at once", order, most.Load())
+	}
+	for i, err := range errs {
+		if !errors.Is(got[i], err) {
+			t.Errorf("scenario %d: got %v", i, got[i])
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package incidents
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -95,56 +94,14 @@ func (st *stage) pshRst(l net.Listener, seen *packetWatch) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k, st.inject(k, answer.Ack, answer.Seq+1, packet.PSH|packet.RST|packet.ACK, pshRstRequest())
+	request := segment{Tuple: k.fromClient, seq: answer.Ack, ack: answer.Seq + 1, flags: packet.PSH | packet.RST | packet.ACK, data: pshRstRequest()}
+	return k, st.client.Inject(st.server.Host, request.bytes())
 }
 
 // pshRstRequest is a request of 804 bytes.
-func pshRstRequest() []byte {
+func pshRstRequest() string {
 	const start, end = "GET / HTTP/1.1\r\nHost: server\r\nCookie: ", "\r\n\r\n"
-	return []byte(start + strings.Repeat("x", 804-len(start+end)) + end)
-}
-
-// inject sends a segment from the client on a connection, past its TCP.
-func (st *stage) inject(k *link, seq, ack uint32, flags packet.TCPFlags, data []byte) error {
-	t := k.fromClient
-	b := binary.BigEndian.AppendUint16(nil, t.SrcPort)
-	b = binary.BigEndian.AppendUint16(b, t.DstPort)
-	b = binary.BigEndian.AppendUint32(b, seq)
-	b = binary.BigEndian.AppendUint32(b, ack)
-	b = append(b, 5<<4, byte(flags), 4, 0, 0, 0, 0, 0) // header of 20 bytes, window 1024
-	b = append(b, data...)
-	binary.BigEndian.PutUint16(b[16:], tcpChecksum(t, b))
-	return st.client.Do(func() error {
-		network := "ip4:tcp"
-		if t.Src.Is6() {
-			network = "ip6:tcp"
-		}
-		c, err := net.DialIP(network, &net.IPAddr{IP: t.Src.AsSlice()}, &net.IPAddr{IP: t.Dst.AsSlice()})
-		if err != nil {
-			return err
-		}
-		_, err = c.Write(b)
-		return errors.Join(err, c.Close())
-	})
-}
-
-// tcpChecksum is the checksum of a segment whose own is 0: RFC 9293 section 3.1.
-func tcpChecksum(t conntrack.Tuple, segment []byte) uint16 {
-	b := append(t.Src.AsSlice(), t.Dst.AsSlice()...)
-	b = append(b, 0, byte(packet.ProtoTCP))
-	b = binary.BigEndian.AppendUint16(b, uint16(len(segment)))
-	b = append(b, segment...)
-	if len(b)%2 == 1 {
-		b = append(b, 0)
-	}
-	var sum uint32
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
+	return start + strings.Repeat("x", 804-len(start+end)) + end
 }
 
 // pshRstHangs checks what the server sees of the requests.

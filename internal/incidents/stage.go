@@ -26,15 +26,20 @@ type stage struct {
 	report         func(Report)
 	start          time.Time
 	client, server *host
+	router         *host // of those that add one
+	network        *lab.Network
+	ports          uint16 // given out by sourcePort
+	ipv6           bool
 	closers        []io.Closer
 	failed         bool
 	done           int // results
 }
 
 // patience is how long anything is waited for.
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 func (st *stage) build(n *lab.Network, ipv6 bool) error {
+	st.network, st.ipv6 = n, ipv6
 	c, err1 := n.Host("client")
 	s, err2 := n.Host("server")
 	if err := errors.Join(err1, err2); err != nil {
@@ -68,7 +73,7 @@ func (st *stage) close(cancel func()) error {
 			errs = append(errs, err)
 		}
 	}
-	for _, h := range []*host{st.client, st.server} {
+	for _, h := range []*host{st.client, st.server, st.router} {
 		if h != nil {
 			errs = append(errs, h.close())
 		}

@@ -6,11 +6,16 @@ import (
 	"strings"
 )
 
-// Text returns a report that writes each incident as a time line: what was set,
-// what was seen, and the result of each step.
+// Text returns a report that writes each incident as a time line under its
+// title: what was set, what was seen, and the result of each step.
 func Text(w io.Writer) func(Report) {
 	words := map[Kind]string{Set: "set", Seen: "seen", Wait: "..."}
+	last := ""
 	return func(r Report) {
+		if s, err := Find(r.Scenario); err == nil && s.Name != last {
+			last = s.Name
+			fmt.Fprintf(w, "\n=== %s: %s\n\n", s.Name, s.Title)
+		}
 		if r.Kind != Result {
 			item(w, fmt.Sprintf("%6.2fs  %-5s ", r.At.Seconds(), words[r.Kind]), r.Text)
 			return

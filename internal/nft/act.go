@@ -30,6 +30,9 @@ func (e exprs) act(r Rule) {
 	if r.TimeoutPolicy != "" {
 		e.target("CT", 1, ctTargetInfo(r.TimeoutPolicy))
 	}
+	if r.Zone != 0 {
+		e.zone(r.Zone)
+	}
 	switch {
 	case r.Verdict.reject():
 		e.rejectWith(r.Verdict)

@@ -97,7 +97,7 @@ func (c Chain) check() error {
 func (r Rule) check(t Table, c Chain) error {
 	checks := []func(Rule, Table, Chain) error{
 		Rule.checkStates, Rule.checkProto, Rule.checkIfaces, Rule.checkFamily,
-		Rule.checkTexts, Rule.checkHelper, Rule.checkPolicy, Rule.checkVerdict, Rule.checkTo,
+		Rule.checkTexts, Rule.checkHelper, Rule.checkPolicy, Rule.checkZone, Rule.checkVerdict, Rule.checkTo,
 	}
 	for _, f := range checks {
 		if err := f(r, t, c); err != nil {
@@ -223,8 +223,8 @@ func (r Rule) checkVerdict(_ Table, c Chain) error {
 	switch {
 	case r.Verdict > Redirect:
 		return fmt.Errorf("unknown %v", r.Verdict)
-	case r.Verdict == Continue && !r.Counter && r.Log == nil && !r.Trace && r.Helper == "" && r.TimeoutPolicy == "":
-		return errors.New("does nothing: no verdict, counter, log, trace, helper or timeout policy")
+	case r.Verdict == Continue && !r.Counter && r.Log == nil && !r.Trace && r.Helper == "" && r.TimeoutPolicy == "" && r.Zone == 0:
+		return errors.New("does nothing: no verdict, counter, log, trace, helper, timeout policy or zone")
 	case hooks != nil && !slices.Contains(hooks, c.Hook):
 		return fmt.Errorf("%v cannot be carried out at hook %v", r.Verdict, c.Hook)
 	case r.Verdict.nat() && c.Type != NAT:

@@ -118,6 +118,10 @@ type Rule struct {
 	// needs a Proto, a table of family IPv4 or IPv6 named "raw", and a chain
 	// that is asked before PriorityConntrack.
 	TimeoutPolicy string
+	// Zone is the conntrack zone in which the packet's connection is looked up
+	// (ct zone set); 0 sets none. It needs a chain that is asked before
+	// PriorityConntrack.
+	Zone uint16
 	// Verdict is what becomes of what matched.
 	Verdict Verdict
 	// To is where DNAT, SNAT and Redirect send the packet. A zero port leaves

@@ -74,6 +74,7 @@ var sameChains = []struct {
 	}},
 	{nft.INet, nft.Chain{Hook: nft.Prerouting, Priority: nft.PriorityRaw}, "type filter hook prerouting priority raw;", []sameRule{
 		{nft.Rule{Proto: nft.UDP, DstPort: 53, Verdict: nft.NoTrack}, "udp dport 53 notrack"},
+		{nft.Rule{Proto: nft.TCP, DstPort: 80, Zone: 5}, "tcp dport 80 ct zone set 5"},
 	}},
 	{nft.INet, nft.Chain{Type: nft.NAT, Hook: nft.Prerouting, Priority: nft.PriorityDstNAT}, "type nat hook prerouting priority dstnat;", []sameRule{
 		{nft.Rule{Proto: nft.TCP, DstPort: 80, Verdict: nft.DNAT, To: netip.MustParseAddrPort("10.0.0.1:8080")}, "meta nfproto ipv4 tcp dport 80 dnat ip to 10.0.0.1:8080"},
