@@ -32,6 +32,10 @@ const (
 // playPshRst is S9: a client sends its requests with PSH|RST, and a rule of the
 // server drops them, so that the connections hang.
 func playPshRst(st *stage) error {
+	// The entry is looked at after the application has given up.
+	if err := st.set(st.server, "net.netfilter.nf_conntrack_tcp_timeout_close", "120"); err != nil {
+		return err
+	}
 	if err := st.packetRules(webPort, pshRstRule); err != nil {
 		return err
 	}
