@@ -24,7 +24,7 @@ var codes = map[code]string{
 	4097:         "IPSET_ERR_PROTOCOL: the request is malformed",
 	codeFindType: "IPSET_ERR_FIND_TYPE: the kernel has no such type of set, or not of this revision",
 	4099:         "IPSET_ERR_MAX_SETS: there are as many sets as there can be",
-	4100:         "IPSET_ERR_BUSY: the set is in use",
+	4100:         "IPSET_ERR_BUSY: a rule, another set or a dump refers to the set",
 	4101:         "IPSET_ERR_EXIST_SETNAME2: a set of the new name exists",
 	4102:         "IPSET_ERR_TYPE_MISMATCH: the sets are of different types",
 	codeExist:    "IPSET_ERR_EXIST",

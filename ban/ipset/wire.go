@@ -131,13 +131,14 @@ type item struct {
 }
 
 // seconds is the timeout of the entry, rounded up; 0 is for ever. A ban that
-// ends while it is made lasts a second.
+// ends while it is made lasts a second. The millisecond is what an Until is
+// rounded up by: 270 s stay 270 s.
 func (i *item) seconds(now time.Time) uint32 {
 	left, timed := i.until.Left(now)
 	if !timed {
 		return 0
 	}
-	return uint32(max((left+time.Second-1)/time.Second, 1))
+	return uint32(max((left-time.Millisecond+time.Second-1)/time.Second, 1))
 }
 
 // size is not less than the bytes that put appends: headers, an IPv6 address, a
