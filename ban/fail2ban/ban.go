@@ -181,17 +181,18 @@ func (b *batch) attempt(j *jail, mine map[netip.Prefix]sentence) error {
 	return nil
 }
 
-// await reads back until all are banned.
+// await reads back until all are banned, or over.
 func (b *batch) await(j *jail, mine map[netip.Prefix]sentence) error {
 	for deadline := time.Now().Add(patience); ; {
 		if err := b.list(j); err != nil {
 			return err
 		}
-		maps.DeleteFunc(mine, func(p netip.Prefix, sent sentence) bool { return sent.held(j.held[p]) })
+		now := time.Now()
+		maps.DeleteFunc(mine, func(p netip.Prefix, sent sentence) bool { return sent.until.Over(now) || sent.held(j.held[p]) })
 		switch {
 		case len(mine) == 0:
 			return nil
-		case time.Now().After(deadline):
+		case now.After(deadline):
 			for p, sent := range mine {
 				b.errs[sent.at] = &ban.EntryError{Prefix: p, Err: fmt.Errorf("jail %s took it and does not ban it: see fail2ban's log", j.name)}
 			}

@@ -32,8 +32,7 @@ func dial(ctx context.Context, socket string) (*client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
+	conn, err := connect(ctx, socket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w (is fail2ban-server running? systemctl start fail2ban)", err)
@@ -45,6 +44,23 @@ func dial(ctx context.Context, socket string) (*client, error) {
 	c := &client{conn: conn, ctx: ctx}
 	c.stop = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // fails only when closed
 	return c, nil
+}
+
+// connect tries until the server has time for another: few wait in its queue
+// (listen(1)), and the next is answered EAGAIN.
+func connect(ctx context.Context, socket string) (net.Conn, error) {
+	var d net.Dialer
+	for deadline := time.Now().Add(patience); ; {
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // close hangs up; the server takes that as well as a word of it.

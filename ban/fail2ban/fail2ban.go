@@ -43,6 +43,7 @@ type Config struct {
 // started again.
 type Jails struct {
 	cfg    Config
+	busy   chan struct{} // one call at a time: the server does no more either
 	closed atomic.Bool
 }
 
@@ -73,7 +74,7 @@ func Open(ctx context.Context, cfg *Config) (*Jails, error) {
 	if cfg == nil {
 		cfg = &Config{}
 	}
-	j := &Jails{cfg: *cfg}
+	j := &Jails{cfg: *cfg, busy: make(chan struct{}, 1)}
 	j.cfg.Socket = cmp.Or(cfg.Socket, defaultSocket)
 	j.cfg.Slack = cmp.Or(cfg.Slack, defaultSlack)
 	if j.cfg.Jails = slices.Clone(cfg.Jails); len(cfg.Jails) == 0 {
@@ -98,30 +99,49 @@ type session struct {
 	*client
 	cfg   *Config
 	jails []*jail
+	busy  chan struct{}
+}
+
+func (s *session) close() {
+	s.client.close()
+	<-s.busy
 }
 
 func (j *Jails) open(ctx context.Context) (*session, error) {
 	if j.closed.Load() {
 		return nil, net.ErrClosed
 	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case j.busy <- struct{}{}:
+	}
 	c, err := dial(ctx, j.cfg.Socket)
 	if err != nil {
+		<-j.busy
 		return nil, err
 	}
-	s := &session{client: c, cfg: &j.cfg}
-	for _, name := range j.cfg.Jails {
-		jail, err := c.ask(name)
+	s := &session{client: c, cfg: &j.cfg, busy: j.busy}
+	if err := s.ask(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// ask reads what the jails are like, and what they hold.
+func (s *session) ask() error {
+	for _, name := range s.cfg.Jails {
+		jail, err := s.client.ask(name)
 		if err != nil {
-			c.close()
-			return nil, err
+			return err
 		}
-		if jail.maxRetry > maxMatches && !j.cfg.BanIP {
-			c.close()
-			return nil, fmt.Errorf("jail %s has maxretry %d: it counts, and one attempt is no ban (set maxretry = 1, or Config.BanIP)", name, jail.maxRetry)
+		if jail.maxRetry > maxMatches && !s.cfg.BanIP {
+			return fmt.Errorf("jail %s has maxretry %d: it counts, and one attempt is no ban (set maxretry = 1, or Config.BanIP)", name, jail.maxRetry)
 		}
 		s.jails = append(s.jails, jail)
 	}
-	return s, nil
+	return nil
 }
 
 // Enforcing implements ban.Enforcer: the server answers, and has the jails. What
