@@ -10,7 +10,8 @@
 // How long a ban lasts is the jail's to say: its bantime. A ban goes to the jail
 // that bans for as long, and is refused where there is none: one for ever wants
 // a jail with bantime = -1. Jails with bantime.increment ban for longer than they
-// say, and are not for this. What is banned in one of the jails and now in another is
+// say, and are not for this. A jail's bantime must stay: changing it changes the
+// bans that the jail holds, those for ever too. What is banned in one of the jails and now in another is
 // lifted there.
 //
 // A ban is an attempt of the source, with its reason: evidence that actions and
