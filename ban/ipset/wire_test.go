@@ -87,8 +87,8 @@ func TestDecodeAllocations(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(testHosts.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{ban.Entry{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Until: ban.Forever, Reason: "why"}}, []int{0}).Data)
-	f.Add(testNets6.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{ban.Entry{Prefix: netip.MustParsePrefix("2001:db8:1::/64"), Until: ban.Forever}}, []int{0}).Data)
+	f.Add(testHosts.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Until: ban.Forever, Reason: "why"}}, []int{0}).Data)
+	f.Add(testNets6.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{{Prefix: netip.MustParsePrefix("2001:db8:1::/64"), Until: ban.Forever}}, []int{0}).Data)
 	f.Add(testHosts.create(&Config{HashSize: 1, MaxElem: 2}, 6, 300).Data)
 	f.Add([]byte{0})
 	f.Fuzz(func(t *testing.T, b []byte) {
