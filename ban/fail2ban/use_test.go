@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -282,6 +283,23 @@ func TestGone(t *testing.T) {
 			t.Errorf("List without a server: %v", err)
 		}
 	}
+}
+
+// TestBusy: more callers at once than the server lets wait.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 8 {
+				if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket()}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestServers: what is no fail2ban-server, and one that is slow.
