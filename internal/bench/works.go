@@ -35,6 +35,9 @@ var subjects = []subject{
 	{flowWorks, openTable},
 	{socketWorks, openCrowd},
 	{destroyWorks, openPairs},
+	{ipsetWorks, openIpsetEmpty},
+	{ipsetListWorks, openIpsetFull},
+	{ipsetOneWorks, openIpsetSingle},
 }
 
 const (
