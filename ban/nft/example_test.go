@@ -2,8 +2,10 @@ package nft_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
@@ -11,45 +13,48 @@ import (
 	"github.com/connsleuth/connsleuth/internal/lab"
 )
 
-// The bans are in the kernel: another Open finds them.
 func Example() {
-	network, err := lab.Open() // a private network; an empty NetNS is the machine's own
-	if err != nil {
-		fmt.Println("198.51.100.0/24 until forever: scans <nil>") // namespaces are forbidden here
-		return
+	err := protect(context.Background())
+	if no, ok := errors.AsType[*lab.Forbidden](err); ok {
+		fmt.Fprintln(os.Stderr, no) // says what forbids it and how to allow it
+		err = nil
 	}
-	defer network.Close() //nolint:errcheck // the process ends
+	fmt.Println("error:", err)
+	// Output: error: <nil>
+}
+
+// protect bans in a private network; an empty NetNS is the machine's own.
+func protect(ctx context.Context) error {
+	network, err := lab.Open()
+	if err != nil {
+		return err
+	}
+	defer network.Close() //nolint:errcheck // the program ends
 	host, err := network.Host("host")
 	if err != nil {
-		fmt.Println(err)
-		return
+		return err
 	}
-	cfg := &nft.Config{NetNS: host.NetNS(), Ports: []nft.Port{{Proto: 6, Port: 22}}}
-	ctx := context.Background()
-
-	b, err := nft.Open(ctx, cfg)
+	// Only SSH is kept from those who are banned.
+	b, err := nft.Open(ctx, &nft.Config{NetNS: host.NetNS(), Ports: []nft.Port{{Proto: 6, Port: 22}}})
 	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	err = b.Ban(ctx,
-		ban.Entry{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Until: ban.Forever, Reason: "scans"},
-		ban.Entry{Prefix: netip.MustParsePrefix("203.0.113.7/32"), Until: ban.For(time.Now(), time.Hour)})
-	if err == nil {
-		err = b.Unban(ctx, netip.MustParsePrefix("203.0.113.7/32"))
-	}
-	if err != nil {
-		fmt.Println(err)
-	}
-	_ = b.Close() // the bans stay
-
-	if b, err = nft.Open(ctx, cfg); err != nil {
-		fmt.Println(err)
-		return
+		return err
 	}
 	defer b.Close() //nolint:errcheck // nothing under way
-	for e, err := range b.List(ctx) {
-		fmt.Println(e, err)
+	scanner := netip.MustParsePrefix("198.51.100.0/24")
+	err = b.Ban(ctx, ban.Entry{Prefix: scanner, Until: ban.For(time.Now(), time.Hour), Reason: "scans"})
+	if err != nil {
+		return err
 	}
-	// Output: 198.51.100.0/24 until forever: scans <nil>
+	if err := b.Enforcing(ctx); err != nil {
+		return err
+	}
+	for e, err := range b.List(ctx) { // those of others and of earlier runs, too
+		if err != nil {
+			return err
+		}
+		if e.Prefix != scanner {
+			return fmt.Errorf("listed: %v", e)
+		}
+	}
+	return b.Unban(ctx, scanner)
 }
