@@ -235,15 +235,13 @@ func (b *Backend) adopt(ctx context.Context) error {
 // banned again or unbanned. That others' rules accept a packet, before or after,
 // does not matter.
 func (b *Backend) Enforcing(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	have, err := b.state(ctx)
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for k := range have.kinds() { // made by another process
-		b.sets[k] = true
-	}
+	b.made(slices.Collect(maps.Keys(have.kinds()))) // by another process
 	if what := b.amiss(have); what != "" {
 		return fmt.Errorf("nft: %s: %w: %s; open the backend anew to mend it", b.object(""), ban.ErrNotEnforcing, what)
 	}

@@ -41,8 +41,8 @@ func (b *Backend) transact(ctx context.Context, changes []change, errs []error, 
 		t, made := b.encode(changes)
 		err := b.nl.Transaction(ctx, t.end(trial))
 		if err == nil {
-			for _, k := range made {
-				b.sets[k] = b.sets[k] || !trial
+			if !trial {
+				b.made(made)
 			}
 			return nil
 		}
@@ -125,6 +125,13 @@ func (b *Backend) encode(changes []change) (t *batch, made []kind) {
 		first = last
 	}
 	return t, made
+}
+
+// made notes sets that are there now.
+func (b *Backend) made(kinds []kind) {
+	for _, k := range kinds {
+		b.sets[k] = true
+	}
 }
 
 // leaveOut notes why the change at i is not put in force, and with it those that
