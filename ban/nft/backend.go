@@ -86,12 +86,15 @@ func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes [
 		notes = make(mirror)
 	}
 	changes = make([]change, 0, len(entries))
+	ended := false // some have
 	for i := range entries {
 		e := &entries[i]
 		if errs[i] = e.Check(); errs[i] != nil {
 			continue
 		}
-		if left, timed := e.Until.Left(now); timed && left == longest {
+		left, timed := e.Until.Left(now)
+		ended = ended || timed && left == 0
+		if timed && left == longest {
 			errs[i] = &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)}
 			continue
 		}
@@ -108,6 +111,9 @@ func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes [
 		}
 		was.until = e.Until
 		notes[key] = was
+	}
+	if !ended {
+		return changes, nil
 	}
 	return slices.DeleteFunc(changes, func(c change) bool {
 		gone := c.entry.Until.Over(now)
