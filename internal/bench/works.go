@@ -38,6 +38,9 @@ var subjects = []subject{
 	{ipsetWorks, openIpsetEmpty},
 	{ipsetListWorks, openIpsetFull},
 	{ipsetOneWorks, openIpsetSingle},
+	{banWorks, openEmpty},
+	{bannedWorks, openBanned},
+	{oneWorks, openSingles},
 }
 
 const (

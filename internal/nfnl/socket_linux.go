@@ -131,7 +131,18 @@ func (s *socket) setup() (err error) {
 	return nil
 }
 
+// Send makes the send buffer larger for a datagram that it has no room for: as
+// large as net.core.wmem_max allows, and without limit with CAP_NET_ADMIN in the
+// initial user namespace (SO_SNDBUFFORCE). One that is too large yet is EMSGSIZE.
 func (s *socket) Send(b []byte) error {
+	err := s.sendto(b)
+	if errors.Is(err, unix.EMSGSIZE) && s.conn.SetWriteBuffer(len(b)) == nil {
+		err = s.sendto(b)
+	}
+	return err
+}
+
+func (s *socket) sendto(b []byte) error {
 	var err error
 	werr := s.raw.Write(func(fd uintptr) bool {
 		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})

@@ -1,0 +1,246 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/connsleuth/connsleuth/ban"
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+	nftables "github.com/connsleuth/connsleuth/internal/nft"
+)
+
+// Backend bans in a table of nftables. It is safe for concurrent use, also by
+// several processes with the same Config.
+type Backend struct {
+	cfg   Config
+	nl    *nfnl.Conn
+	rules *nftables.Conn
+
+	mu     sync.Mutex
+	sets   map[kind]bool // that are there, with their rule
+	mirror mirror
+	call   uint32 // number of the call under way
+	pruned int    // how many bans there were after the last look for those that are over
+}
+
+var (
+	_ ban.Backend  = (*Backend)(nil)
+	_ ban.Checker  = (*Backend)(nil)
+	_ ban.Enforcer = (*Backend)(nil)
+	_ ban.Counter  = (*Backend)(nil)
+)
+
+// Ban implements ban.Backend. Up to 10,000 entries are one transaction, unless
+// some of them cannot be put in force or there is no buffer for all.
+func (b *Backend) Ban(ctx context.Context, entries ...ban.Entry) error {
+	return b.apply(ctx, entries, false)
+}
+
+// Check implements ban.Checker: the kernel looks at the transaction that Ban
+// would make, and forgets it.
+func (b *Backend) Check(ctx context.Context, entries ...ban.Entry) error {
+	return b.apply(ctx, entries, true)
+}
+
+func (b *Backend) apply(ctx context.Context, entries []ban.Entry, trial bool) error {
+	if ctx.Err() != nil {
+		return nfnl.Ended(ctx)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	errs := make([]error, len(entries))
+	changes, over := b.plan(entries, errs, trial)
+	if len(over) > 0 && !trial {
+		if _, err := b.lift(ctx, over); err != nil {
+			b.forget(changes)
+			return err
+		}
+	}
+	err := b.put(ctx, changes, errs, trial)
+	if err != nil && !trial {
+		b.forget(changes)
+	}
+	b.prune(time.Now())
+	return errors.Join(append(errs, err)...)
+}
+
+// plan sorts out the entries: what is to be put in force, what is over already,
+// and in errs what cannot be. What is to be put in force is noted in the mirror,
+// but for a trial.
+func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes []change, over []netip.Prefix) {
+	now := time.Now()
+	b.call++
+	if len(b.mirror) == 0 {
+		b.mirror = make(mirror, len(entries))
+	}
+	notes := b.mirror
+	if trial {
+		notes = make(mirror)
+	}
+	changes = make([]change, 0, len(entries))
+	ended := false // some have
+	for i := range entries {
+		e := &entries[i]
+		if errs[i] = e.Check(); errs[i] != nil {
+			continue
+		}
+		left, timed := e.Until.Left(now)
+		ended = ended || timed && left == 0
+		if timed && left == longest {
+			errs[i] = &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)}
+			continue
+		}
+		key := keyOf(e.Prefix)
+		was, known := notes[key]
+		if trial {
+			_, known = b.mirror[key]
+		}
+		if was.call == b.call { // the last of the same prefix counts
+			changes[was.at].at, changes[was.at].entry = i, e
+		} else {
+			was = mark{call: b.call, at: int32(len(changes))}
+			changes = append(changes, change{at: i, entry: e, known: known})
+		}
+		was.until = e.Until
+		notes[key] = was
+	}
+	if !ended {
+		return changes, nil
+	}
+	return slices.DeleteFunc(changes, func(c change) bool {
+		gone := c.entry.Until.Over(now)
+		if gone {
+			over = append(over, c.entry.Prefix)
+		}
+		return gone
+	}), over
+}
+
+// Unban implements ban.Backend. Up to 10,000 prefixes are one transaction, unless
+// some of them are not banned or there is no buffer for all.
+func (b *Backend) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
+	if ctx.Err() != nil {
+		return nfnl.Ended(ctx)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	asked := make(map[netip.Prefix]bool, len(prefixes))
+	once := make([]netip.Prefix, 0, len(prefixes))
+	again := make([]bool, len(prefixes)) // given twice, or cannot be banned
+	for i, p := range prefixes {
+		again[i] = asked[p] || ban.Entry{Prefix: p, Until: ban.Forever}.Check() != nil
+		if asked[p] = true; !again[i] {
+			once = append(once, p)
+		}
+	}
+	absent, err := b.lift(ctx, once)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i, p := range prefixes {
+		if again[i] || absent[p] {
+			errs = append(errs, &ban.EntryError{Prefix: p, Err: fs.ErrNotExist})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// List implements ban.Backend. It reads all before it yields the first, and
+// again if they change meanwhile.
+func (b *Backend) List(ctx context.Context) iter.Seq2[ban.Entry, error] {
+	return func(yield func(ban.Entry, error) bool) {
+		list, err := b.read(ctx)
+		if err != nil {
+			yield(ban.Entry{}, err)
+			return
+		}
+		for i := range list {
+			if !yield(list[i].entry, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Dropped implements ban.Counter: since the prefix was last banned, renewed or
+// changed. Without counters, or with another prefix length banned around it, the
+// error is errors.ErrUnsupported or fs.ErrNotExist.
+func (b *Backend) Dropped(ctx context.Context, prefix netip.Prefix) (packets, bytes uint64, err error) {
+	e := ban.Entry{Prefix: prefix, Until: ban.Forever}
+	if e.Check() != nil {
+		return 0, 0, &ban.EntryError{Prefix: prefix, Err: fs.ErrNotExist}
+	}
+	var list []listed
+	err = b.nl.Do(ctx, b.get(&e), func(m nfnl.Message) error {
+		list, err = decodeElements(m.Data, kindOf(prefix), time.Now(), list)
+		return err
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(list) == 0:
+		return 0, 0, &ban.EntryError{Prefix: prefix, Err: fs.ErrNotExist}
+	case err != nil:
+		return 0, 0, b.explain("", err)
+	case !list[0].counted:
+		return 0, 0, fmt.Errorf("nft: %s: %w: it has no counters", b.object("set "+kindOf(prefix).String()), errors.ErrUnsupported)
+	}
+	return list[0].packets, list[0].bytes, nil
+}
+
+// Close implements ban.Backend: what is under way ends, the table stays.
+func (b *Backend) Close() error { return errors.Join(b.nl.Close(), b.rules.Close()) }
+
+// Purge removes the table with all bans. One that is not there is fs.ErrNotExist.
+// To go on banning after it takes another Open.
+func (b *Backend) Purge(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.rules.Delete(ctx, nftables.INet, b.cfg.Table); err != nil {
+		return err
+	}
+	clear(b.mirror)
+	return nil
+}
+
+// forget takes what was not put in force out of the mirror, or what may not have
+// been.
+func (b *Backend) forget(changes []change) {
+	for _, c := range changes {
+		delete(b.mirror, keyOf(c.entry.Prefix))
+	}
+}
+
+// prune forgets what is over, each time that there is twice as much.
+func (b *Backend) prune(now time.Time) {
+	const few = 1024
+	if len(b.mirror) < 2*b.pruned+few {
+		return
+	}
+	maps.DeleteFunc(b.mirror, func(_ key, m mark) bool { return m.until.Over(now) })
+	b.pruned = len(b.mirror)
+}
+
+// object names a part of the table.
+func (b *Backend) object(part string) string {
+	table := "table inet " + b.cfg.Table
+	if part == "" || part == "table" {
+		return table
+	}
+	return part + " of " + table
+}
+
+// explain says what was refused, and which privilege it takes.
+func (b *Backend) explain(part string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: needs CAP_NET_ADMIN in the user namespace that owns the network namespace (setcap cap_net_admin=ep PROGRAM), and a table that no other process owns", err)
+	}
+	return fmt.Errorf("nft: %s: %w", b.object(part), err)
+}
