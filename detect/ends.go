@@ -35,12 +35,16 @@ func (e *ends) addrs() (src, dst netip.AddrPort) {
 		netip.AddrPortFrom(addr(e[16:32]), binary.BigEndian.Uint16(e[34:]))
 }
 
-// ownAddrs is a set of the addresses of the host itself.
-type ownAddrs map[netip.Addr]struct{}
+// ownAddrs is a set of the addresses of the host itself: mostly so few that to
+// look at each is faster than to hash.
+type ownAddrs struct {
+	few  [8]netip.Addr
+	n    int // of few
+	many map[netip.Addr]struct{}
+}
 
 // newOwnAddrs has those that the Host names.
-func newOwnAddrs(h *Host) ownAddrs {
-	own := make(ownAddrs, len(h.Addrs))
+func newOwnAddrs(h *Host) (own ownAddrs) {
 	for _, a := range h.Addrs {
 		own.add(a)
 	}
@@ -48,14 +52,27 @@ func newOwnAddrs(h *Host) ownAddrs {
 }
 
 // add adds one, IPv4 as such.
-func (o ownAddrs) add(a netip.Addr) {
+func (o *ownAddrs) add(a netip.Addr) {
 	a = a.Unmap().WithZone("")
-	if _, ok := o[a]; !ok {
-		o[a] = struct{}{}
+	switch {
+	case o.has(a):
+	case o.n < len(o.few):
+		o.few[o.n] = a
+		o.n++
+	default:
+		if o.many == nil {
+			o.many = make(map[netip.Addr]struct{})
+		}
+		o.many[a] = struct{}{}
 	}
 }
 
-func (o ownAddrs) has(a netip.Addr) bool {
-	_, ok := o[a]
+func (o *ownAddrs) has(a netip.Addr) bool {
+	for i := range o.n {
+		if o.few[i] == a {
+			return true
+		}
+	}
+	_, ok := o.many[a]
 	return ok
 }

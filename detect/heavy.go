@@ -1,8 +1,10 @@
 package detect
 
 import (
+	"cmp"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 )
 
 // heavy finds the keys that come most often in a stream, in fixed memory: the
@@ -128,6 +130,25 @@ func (h *heavy[K]) least(k K) uint64 {
 }
 
 func (c *counter[K]) least() uint64 { return uint64(c.count - c.err) }
+
+// counted is a key and how often it came at least.
+type counted[K any] struct {
+	key K
+	n   uint64
+}
+
+// top returns the n keys that came most often, equal ones in the order of
+// compare.
+func (h *heavy[K]) top(n int, compare func(a, b K) int) []counted[K] {
+	all := make([]counted[K], 0, len(h.counters))
+	for i := range h.counters {
+		all = append(all, counted[K]{h.counters[i].key, h.counters[i].least()})
+	}
+	slices.SortFunc(all, func(a, b counted[K]) int {
+		return cmp.Or(cmp.Compare(b.n, a.n), compare(a.key, b.key))
+	})
+	return all[:min(n, len(all))]
+}
 
 // The slots are a hash table of its own, because a map grows anew when keys come
 // and go. It is at most half full; a key is in the first free slot from its

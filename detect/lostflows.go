@@ -38,7 +38,7 @@ func (LostFlows) Name() string { return "LostFlows" }
 
 // Look begins a pass.
 func (l LostFlows) Look(h *Host) Look {
-	p := &lostPass{host: h, own: make(ownAddrs), at: make(map[ends]int32), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
+	p := &lostPass{host: h, at: make(map[ends]int32), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
 	return Look{Socket: p.socket, Flow: p.flow, Findings: p.findings}
 }
 

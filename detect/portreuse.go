@@ -126,7 +126,7 @@ func (h *Host) inTheWay(f *conntrack.Flow) Finding {
 func (h *Host) dying(f *conntrack.Flow) Finding {
 	finding := h.reuse(f)
 	finding.Severity, finding.Subject = Warning, connection(f.Original)
-	finding.Sources = []netip.Prefix{netOf(f.Original.Dst).prefix()}
+	finding.Sources = []netip.Prefix{sourceOf(f.Original.Dst).prefix()}
 	finding.Cause = fmt.Sprintf("the entry is in %v and its socket is gone, and it was begun by the port that listens (picked up in the middle): "+
 		"a new connection %s is INVALID%s", f.TCP.State, connection(f.Reply), lasting(f))
 	if !flagged(f) {

@@ -3,6 +3,8 @@ package detect
 import (
 	"cmp"
 	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -88,6 +90,18 @@ func (o *Sources) wants(port uint16) bool {
 // bytes where netip.Addr takes 24, and holds no pointer.
 type source [16]byte
 
+// sourceOf returns the source of an address by default: a /32 or a /64.
+func sourceOf(a netip.Addr) source {
+	var o Sources
+	return o.source(a)
+}
+
+// prefix is that of a source by default.
+func (s source) prefix() netip.Prefix {
+	var o Sources
+	return o.prefix(s)
+}
+
 func (s source) addr() netip.Addr { return netip.AddrFrom16(s).Unmap() }
 func (s source) is4() bool        { return netip.AddrFrom16(s).Is4In6() }
 
@@ -169,18 +183,13 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 		kind |= outgoing
 	}
 	k := sourceKey{g.source(remote), s.Local.Port(), kind}
-	n := g.add(k)
+	n := g.counts[k] + 1
+	g.counts[k] = n
+	g.kinds |= 1 << k.of()
 	if uint64(n) == g.limit(k.of())/2+1 && len(g.rows) < evidenceRows {
 		g.kept[k] = len(g.rows)
 		g.rows = append(g.rows, *s)
 	}
-}
-
-func (g *gathering) add(k sourceKey) uint32 {
-	n := g.counts[k] + 1
-	g.counts[k] = n
-	g.kinds |= 1 << k.of()
-	return n
 }
 
 // foreign reports whether an address can be that of another host.
@@ -201,7 +210,8 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.add(sourceKey{g.source(t.Src), t.DstPort, kind | through})
+		g.counts[sourceKey{g.source(t.Src), t.DstPort, kind | through}]++
+		g.kinds |= 1 << kind
 	}
 }
 
@@ -234,6 +244,30 @@ func (l *load) add(n uint64, port uint16) {
 	if n > l.most || n == l.most && port < l.port {
 		l.most, l.port = n, port
 	}
+}
+
+// crowded are the keys of sources that can have more than a number in a kind,
+// and few others: sources are added up by a hash, in fixed room, and so some
+// pass that share it with others.
+func (t tally) crowded(above func(kind uint8) uint64) tally {
+	type party struct {
+		source source
+		kind   uint8
+	}
+	seed, sums := maphash.MakeSeed(), make([]uint64, 1<<min(bits.Len(uint(len(t))), 18))
+	sum := func(k sourceKey) *uint64 {
+		return &sums[maphash.Comparable(seed, party{k.source, k.of()})&uint64(len(sums)-1)]
+	}
+	for k, n := range t {
+		*sum(k) += uint64(n)
+	}
+	few := make(tally)
+	for k, n := range t {
+		if *sum(k) > above(k.of()) {
+			few[k] = n
+		}
+	}
+	return few
 }
 
 // totals returns the counts of the keys that pass, by source.
