@@ -2,6 +2,7 @@ package detect
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -26,6 +27,25 @@ func tupleEnds(t *conntrack.Tuple) ends { return pack(t.Src, t.Dst, t.SrcPort, t
 
 func socketEnds(s *sockdiag.Socket) ends {
 	return pack(s.Local.Addr(), s.Remote.Addr(), s.Local.Port(), s.Remote.Port())
+}
+
+// connections tells by the hash of its ends whether a connection is known, in
+// at most 40 bytes for each. That two of a million have the same hash happens
+// once in 37 million times, and nobody can bring it about.
+type connections[V any] struct {
+	seed maphash.Seed
+	m    map[uint64]V
+}
+
+func newConnections[V any]() connections[V] {
+	return connections[V]{maphash.MakeSeed(), make(map[uint64]V)}
+}
+
+func (c *connections[V]) set(e ends, v V) { c.m[maphash.Bytes(c.seed, e[:])] = v }
+
+func (c *connections[V]) get(e ends) (V, bool) {
+	v, ok := c.m[maphash.Bytes(c.seed, e[:])]
+	return v, ok
 }
 
 // addrs returns the source and the destination.
