@@ -3,6 +3,7 @@ package detect
 import (
 	"iter"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -141,4 +142,21 @@ func (atEnd) Name() string { return "atEnd" }
 
 func (f atEnd) Look(*Host) Look {
 	return Look{Findings: func() []Finding { f(); return nil }}
+}
+
+// What all detectors together keep is what All says, and rows cost next to no
+// allocation.
+func TestAllMemory(t *testing.T) {
+	rows := bench{10_000, 100_000}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, grown := rows.cost(t, func() time.Duration { return 0 }, everyone()...)
+	runtime.ReadMemStats(&after)
+	t.Logf("%.1f MB, %d allocations", float64(grown)/1e6, after.Mallocs-before.Mallocs)
+	if most := uint64(8<<20 + 250*rows.sockets + 60*rows.flows); grown > most {
+		t.Errorf("the heap grew by %d bytes, want %d at most", grown, most)
+	}
+	if n := after.Mallocs - before.Mallocs; n > uint64(rows.sockets+rows.flows)/10 {
+		t.Errorf("%d allocations", n)
+	}
 }

@@ -10,8 +10,7 @@ import (
 )
 
 // ends is a TCP connection as one end sends its packets: source, destination
-// and their ports, in half the room of a Tuple. As a key of a map it takes at
-// most 90 bytes for each connection.
+// and their ports, in half the room of a Tuple.
 type ends [2*16 + 2*2]byte
 
 func pack(src, dst netip.Addr, srcPort, dstPort uint16) (e ends) {

@@ -48,6 +48,9 @@ func (o *Sources) wideBits(is4 bool) int {
 
 // source returns the source that an address belongs to.
 func (o *Sources) source(a netip.Addr) source {
+	if o.IPv4 == 0 && o.IPv6 == 0 {
+		return sourceOf(a)
+	}
 	is4 := a.Is4() || a.Is4In6()
 	s := source(a.As16())
 	s.mask(is4, o.bits(is4))
@@ -92,8 +95,11 @@ type source [16]byte
 
 // sourceOf returns the source of an address by default: a /32 or a /64.
 func sourceOf(a netip.Addr) source {
-	var o Sources
-	return o.source(a)
+	s := source(a.As16())
+	if !a.Is4() && !a.Is4In6() {
+		clear(s[8:])
+	}
+	return s
 }
 
 // prefix is that of a source by default.
@@ -122,6 +128,7 @@ type sourceKey struct {
 	source source
 	port   uint16
 	kind   uint8
+	fill   uint8 // 0: a key without gaps is hashed at once
 }
 
 // Marks in a kind.
@@ -182,7 +189,7 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 	if s.Local.Port() > s.Remote.Port() {
 		kind |= outgoing
 	}
-	k := sourceKey{g.source(remote), s.Local.Port(), kind}
+	k := sourceKey{source: g.source(remote), port: s.Local.Port(), kind: kind}
 	n := g.counts[k] + 1
 	g.counts[k] = n
 	g.kinds |= 1 << k.of()
@@ -210,7 +217,7 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.counts[sourceKey{g.source(t.Src), t.DstPort, kind | through}]++
+		g.counts[sourceKey{source: g.source(t.Src), port: t.DstPort, kind: kind | through}]++
 		g.kinds |= 1 << kind
 	}
 }
@@ -250,13 +257,10 @@ func (l *load) add(n uint64, port uint16) {
 // and few others: sources are added up by a hash, in fixed room, and so some
 // pass that share it with others.
 func (t tally) crowded(above func(kind uint8) uint64) tally {
-	type party struct {
-		source source
-		kind   uint8
-	}
 	seed, sums := maphash.MakeSeed(), make([]uint64, 1<<min(bits.Len(uint(len(t))), 18))
 	sum := func(k sourceKey) *uint64 {
-		return &sums[maphash.Comparable(seed, party{k.source, k.of()})&uint64(len(sums)-1)]
+		k.port, k.kind = 0, k.of()
+		return &sums[maphash.Comparable(seed, k)&uint64(len(sums)-1)]
 	}
 	for k, n := range t {
 		*sum(k) += uint64(n)
