@@ -63,6 +63,9 @@ func (h *heavy[K]) add(k K) *counter[K] {
 	return c
 }
 
+// room reports whether a key has a counter, or can have one that is free.
+func (h *heavy[K]) room(k K) bool { return len(h.counters) < cap(h.counters) || h.find(k) >= 0 }
+
 // take gives a key a counter: a new one of count 0, or the least.
 func (h *heavy[K]) take(k K, home int32) int32 {
 	if len(h.counters) < cap(h.counters) {
