@@ -393,7 +393,7 @@ func banFix(p netip.Prefix) string {
 		set = "banned4"
 	}
 	return "ban the source, in the set that your rules drop: `nft add element inet filter " + set + " { " + bare(p) +
-		" }`; then end what it has: `ss -tK dst " + bare(p) + "`"
+		" }`; then end what it has: `ss -tK state connected dst " + bare(p) + "`"
 }
 
 // bare writes the prefix of a single address without its length.
