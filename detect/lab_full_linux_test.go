@@ -116,6 +116,7 @@ func knock(t *testing.T, client *lab.Host, l net.Listener, n int) (made int) {
 // network namespace by itself. While all entries are assured new connections
 // are dropped; when others are among them, those go.
 func TestLabFull(t *testing.T) {
+	t.Parallel()
 	client, server := lab.Two(t)
 	track(t, server)
 	e := open(t, server)
