@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -365,7 +366,8 @@ func (s *stage) mend(found []Finding, mended func(*stage)) {
 	s.until("mended", map[string]int{}, "", 0)
 }
 
-// obey runs what is in backquotes, unless it is something else that is said of.
+// obey runs what is in backquotes: commands. Settings are left alone, but for
+// timeouts, which are to be raised; and what else is not a command is known.
 func (s *stage) obey(fix string) {
 	s.t.Helper()
 	for i, words := range strings.Split(fix, "`") {
@@ -380,19 +382,32 @@ func (s *stage) obey(fix string) {
 			}
 		case strings.HasPrefix(words, ctTCP): // to be raised
 			s.set(words, "432000")
-		case tool == "nft", tool == "ss", tool == "conntrack":
+		case tool == "conntrack" && strings.HasPrefix(rest, "-D"):
+			_ = s.tryCommand(words) // fails where nothing was to delete
+		case tool == "nft", tool == "ss", tool == "conntrack", tool == "prlimit":
 			s.command(words)
-		case strings.HasPrefix(words, "net."), strings.HasSuffix(words, "= 40"), strings.HasSuffix(words, "= 750"),
-			strings.HasSuffix(words, "= -1"), tool == "traceroute", tool == "cat":
-		default:
+		case !slices.Contains(told, words) && !strings.HasPrefix(words, "net.") && tool != "traceroute" && tool != "cat":
 			s.t.Errorf("what is `%s`?", words)
 		}
 	}
 }
 
+// told are lines of configuration.
+var told = []string{
+	"maxretry = 40", "findtime = 750", "bantime = -1", "fully-random", "--random-fully", "options single-request-reopen",
+}
+
 func (s *stage) command(words string) {
 	s.t.Helper()
-	if out, err := s.server.Exec(s.t.Context(), "sh", "-c", words); err != nil {
-		s.t.Error(fmt.Errorf("%s: %w\n%s", words, err, out))
+	if err := s.tryCommand(words); err != nil {
+		s.t.Error(err)
 	}
+}
+
+func (s *stage) tryCommand(words string) error {
+	out, err := s.server.Exec(s.t.Context(), "sh", "-c", words)
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", words, err, out)
+	}
+	return nil
 }
