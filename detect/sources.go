@@ -127,8 +127,7 @@ func (s *source) mask(is4 bool, bits int) {
 type sourceKey struct {
 	source source
 	port   uint16
-	kind   uint8
-	fill   uint8 // 0: a key without gaps is hashed at once
+	kind   uint16 // fits uint8, but a key without gaps is hashed at once
 }
 
 // Marks in a kind.
@@ -138,7 +137,7 @@ const (
 )
 
 // of returns the kind without marks.
-func (k sourceKey) of() uint8 { return k.kind &^ (outgoing | through) }
+func (k sourceKey) of() uint8 { return uint8(k.kind) &^ (outgoing | through) }
 
 // tally counts exactly. It grows by some 25 to 60 bytes for each key, and by
 // nothing else.
@@ -189,7 +188,7 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 	if s.Local.Port() > s.Remote.Port() {
 		kind |= outgoing
 	}
-	k := sourceKey{source: g.source(remote), port: s.Local.Port(), kind: kind}
+	k := sourceKey{source: g.source(remote), port: s.Local.Port(), kind: uint16(kind)}
 	n := g.counts[k] + 1
 	g.counts[k] = n
 	g.kinds |= 1 << k.of()
@@ -217,7 +216,7 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.counts[sourceKey{source: g.source(t.Src), port: t.DstPort, kind: kind | through}]++
+		g.counts[sourceKey{source: g.source(t.Src), port: t.DstPort, kind: uint16(kind | through)}]++
 		g.kinds |= 1 << kind
 	}
 }
@@ -259,7 +258,7 @@ func (l *load) add(n uint64, port uint16) {
 func (t tally) crowded(above func(kind uint8) uint64) tally {
 	seed, sums := maphash.MakeSeed(), make([]uint64, 1<<min(bits.Len(uint(len(t))), 18))
 	sum := func(k sourceKey) *uint64 {
-		k.port, k.kind = 0, k.of()
+		k.port, k.kind = 0, uint16(k.of())
 		return &sums[maphash.Comparable(seed, k)&uint64(len(sums)-1)]
 	}
 	for k, n := range t {
