@@ -1,13 +1,10 @@
 package detect
 
 import (
-	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/netip"
-	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -338,79 +335,4 @@ func TestLabScenes(t *testing.T) {
 			})
 		})
 	}
-}
-
-// mend runs the commands of the findings, and what the service's people do, and
-// waits until nothing is found.
-func (s *stage) mend(found []Finding, mended func(*stage)) {
-	s.t.Helper()
-	for _, tool := range []string{"nft", "ss", "conntrack"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			s.t.Logf("found, but not mended: %v", err)
-			return
-		}
-	}
-	s.command("nft add table inet filter")
-	for _, words := range []string{
-		"chain inet filter input { type filter hook input priority 0; }", "chain inet filter output { type filter hook output priority 0; }",
-		"set inet filter banned4 { type ipv4_addr; flags interval; }", "set inet filter banned6 { type ipv6_addr; flags interval; }",
-		"rule inet filter input ip saddr @banned4 drop", "rule inet filter input ip6 saddr @banned6 drop",
-	} {
-		s.command("nft 'add " + words + "'")
-	}
-	for _, f := range found {
-		for _, fix := range f.Fix {
-			s.obey(fix)
-		}
-	}
-	if mended != nil {
-		mended(s)
-	}
-	s.until("mended", map[string]int{}, "", 0)
-}
-
-// obey runs what is in backquotes: commands. Settings are left alone, but for
-// timeouts, which are to be raised; and what else is not a command is known.
-func (s *stage) obey(fix string) {
-	s.t.Helper()
-	for i, words := range strings.Split(fix, "`") {
-		if i%2 == 0 {
-			continue
-		}
-		switch tool, rest, _ := strings.Cut(words, " "); {
-		case tool == "sysctl":
-			name, value, ok := strings.Cut(strings.TrimPrefix(rest, "-w "), "=")
-			if ok {
-				s.set(name, value)
-			}
-		case strings.HasPrefix(words, ctTCP): // to be raised
-			s.set(words, "432000")
-		case tool == "conntrack" && strings.HasPrefix(rest, "-D"):
-			_ = s.tryCommand(words) // fails where nothing was to delete
-		case tool == "nft", tool == "ss", tool == "conntrack", tool == "prlimit":
-			s.command(words)
-		case !slices.Contains(told, words) && !strings.HasPrefix(words, "net.") && tool != "traceroute" && tool != "cat":
-			s.t.Errorf("what is `%s`?", words)
-		}
-	}
-}
-
-// told are lines of configuration.
-var told = []string{
-	"maxretry = 40", "findtime = 750", "bantime = -1", "fully-random", "--random-fully", "options single-request-reopen",
-}
-
-func (s *stage) command(words string) {
-	s.t.Helper()
-	if err := s.tryCommand(words); err != nil {
-		s.t.Error(err)
-	}
-}
-
-func (s *stage) tryCommand(words string) error {
-	out, err := s.server.Exec(s.t.Context(), "sh", "-c", words)
-	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", words, err, out)
-	}
-	return nil
 }

@@ -3,8 +3,6 @@ package detect
 import (
 	"cmp"
 	"encoding/binary"
-	"hash/maphash"
-	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -139,10 +137,6 @@ const (
 // of returns the kind without marks.
 func (k sourceKey) of() uint8 { return uint8(k.kind) &^ (outgoing | through) }
 
-// tally counts exactly. It grows by some 25 to 60 bytes for each key, and by
-// nothing else.
-type tally map[sourceKey]uint32
-
 // gathering counts the connections that come in, by source, port and kind.
 type gathering struct {
 	*Sources
@@ -250,27 +244,6 @@ func (l *load) add(n uint64, port uint16) {
 	if n > l.most || n == l.most && port < l.port {
 		l.most, l.port = n, port
 	}
-}
-
-// crowded are the keys of sources that can have more than a number in a kind,
-// and few others: sources are added up by a hash, in fixed room, and so some
-// pass that share it with others.
-func (t tally) crowded(above func(kind uint8) uint64) tally {
-	seed, sums := maphash.MakeSeed(), make([]uint64, 1<<min(bits.Len(uint(len(t))), 18))
-	sum := func(k sourceKey) *uint64 {
-		k.port, k.kind = 0, uint16(k.of())
-		return &sums[maphash.Comparable(seed, k)&uint64(len(sums)-1)]
-	}
-	for k, n := range t {
-		*sum(k) += uint64(n)
-	}
-	few := make(tally)
-	for k, n := range t {
-		if *sum(k) > above(k.of()) {
-			few[k] = n
-		}
-	}
-	return few
 }
 
 // totals returns the counts of the keys that pass, by source.
