@@ -20,24 +20,24 @@ type contents struct {
 	// protocol, at 16 and its number; those of TCP there are offloaded, and
 	// show no state.
 	kinds    [16 + 256]kind
-	services frequent[conntrack.Service]
-	sources  frequent[netKey]
+	services *heavy[conntrack.Service]
+	sources  *heavy[source]
 	// own are the networks of the host's own addresses, which nobody is told
 	// to ban.
-	own map[netKey]struct{}
+	own map[source]struct{}
 }
 
 func newContents(h *Host) *contents {
 	const most = 4096
-	t := &contents{services: newFrequent[conntrack.Service](most), sources: newFrequent[netKey](most), own: make(map[netKey]struct{})}
+	t := &contents{services: newHeavy[conntrack.Service](most), sources: newHeavy[source](most), own: make(map[source]struct{})}
 	for _, a := range h.Addrs {
-		t.own[netOf(a)] = struct{}{}
+		t.own[sourceOf(a)] = struct{}{}
 	}
 	return t
 }
 
 func (t *contents) socket(s *sockdiag.Socket) {
-	k := netOf(s.Local.Addr())
+	k := sourceOf(s.Local.Addr())
 	if _, known := t.own[k]; !known {
 		t.own[k] = struct{}{}
 	}
@@ -59,7 +59,7 @@ func (t *contents) flow(f *conntrack.Flow) {
 	}
 	t.kinds[kindOf(f)].add(f)
 	t.services.add(conntrack.Service{Proto: f.Original.Proto, Port: f.Original.DstPort})
-	t.sources.add(netOf(f.Original.Src))
+	t.sources.add(sourceOf(f.Original.Src))
 }
 
 func (k *kind) add(f *conntrack.Flow) {
@@ -99,24 +99,6 @@ func (k *kind) String() string {
 	}
 }
 
-// netKey is a source: an IPv4 address, mapped, or the /64 of an IPv6 address.
-type netKey [16]byte
-
-func netOf(a netip.Addr) netKey {
-	k := netKey(a.As16())
-	if !a.Is4() && !a.Is4In6() {
-		clear(k[8:])
-	}
-	return k
-}
-
-func (k netKey) prefix() netip.Prefix {
-	if a := netip.AddrFrom16(k).Unmap(); a.Is4() {
-		return netip.PrefixFrom(a, 32)
-	}
-	return netip.PrefixFrom(netip.AddrFrom16(k), 64)
-}
-
 // describe adds to a finding what the table is full of, and what helps against
 // that.
 func (t *contents) describe(f *Finding, h *Host, top int) {
@@ -125,13 +107,13 @@ func (t *contents) describe(f *Finding, h *Host, top int) {
 		return
 	}
 	kinds := t.top(top)
-	sources := t.sources.top(top, func(a, b netKey) int { return bytes.Compare(a[:], b[:]) })
+	sources := t.sources.top(top, func(a, b source) int { return bytes.Compare(a[:], b[:]) })
 	services := t.services.top(top, func(a, b conntrack.Service) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
 	})
 	f.Cause += fmt.Sprintf("; by state %s, by service %s, by source %s", t.kindShares(kinds),
 		shares(services, t.flows, conntrack.Service.String),
-		shares(sources, t.flows, func(k netKey) string { return k.prefix().String() }))
+		shares(sources, t.flows, func(k source) string { return k.prefix().String() }))
 	f.Cause += fmt.Sprintf("; early drop can evict the %d (%s) that are not assured, and from 95 %% on the %d that are assured and closing go too",
 		t.flows-t.assured, shareText(t.flows-t.assured, t.flows), t.closing)
 	t.ban(f, sources)
@@ -172,7 +154,7 @@ func shares[K comparable](top []counted[K], all uint64, name func(K) string) str
 
 // ban names the sources that have a tenth of the table or more, and are not the
 // host itself or its neighbours on the link.
-func (t *contents) ban(f *Finding, sources []counted[netKey]) {
+func (t *contents) ban(f *Finding, sources []counted[source]) {
 	for _, s := range sources {
 		p := s.key.prefix()
 		_, own := t.own[s.key]

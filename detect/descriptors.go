@@ -150,7 +150,7 @@ func (u *usages) finding(s *shortage) Finding {
 	if len(f.Sources) > 0 {
 		f.Cause += "; connections by source: " + s.peers.text(f.Sources)
 	}
-	f.Fix = s.fix(f.Sources, s.peers.of)
+	f.Fix = s.fix(f.Sources)
 	s.missing(&f, u.host)
 	return f
 }

@@ -61,11 +61,11 @@ func (s *shortage) holds() string {
 }
 
 // fix takes the cause first, and then the limit.
-func (s *shortage) fix(sources []netip.Prefix, counts map[netip.Prefix]uint64) []string {
+func (s *shortage) fix(sources []netip.Prefix) []string {
 	var fix []string
 	for _, source := range sources[:min(len(sources), 3)] {
 		fix = append(fix, fmt.Sprintf("unless it is one of yours, ban %s or limit it, and end its %d connections: `ss -K dst %s`",
-			bare(source), counts[source], bare(source)))
+			bare(source), s.peers.count(source), bare(source)))
 	}
 	if s.states[sockdiag.CloseWait] > s.held/2 {
 		fix = append(fix, "have the application close what its peers have closed (CLOSE_WAIT): Leaks")

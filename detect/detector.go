@@ -61,11 +61,13 @@ func each[T any](rows iter.Seq2[T, error], look func(*T)) error {
 	if rows == nil {
 		return nil
 	}
+	var lent T // one for all
 	for row, err := range rows {
 		if err != nil {
 			return err
 		}
-		look(&row)
+		lent = row
+		look(&lent)
 	}
 	return nil
 }

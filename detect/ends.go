@@ -2,6 +2,7 @@ package detect
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -9,8 +10,7 @@ import (
 )
 
 // ends is a TCP connection as one end sends its packets: source, destination
-// and their ports, in half the room of a Tuple. As a key of a map it takes at
-// most 90 bytes for each connection.
+// and their ports, in half the room of a Tuple.
 type ends [2*16 + 2*2]byte
 
 func pack(src, dst netip.Addr, srcPort, dstPort uint16) (e ends) {
@@ -28,6 +28,25 @@ func socketEnds(s *sockdiag.Socket) ends {
 	return pack(s.Local.Addr(), s.Remote.Addr(), s.Local.Port(), s.Remote.Port())
 }
 
+// connections tells by the hash of its ends whether a connection is known, in
+// at most 40 bytes for each. That two of a million have the same hash happens
+// once in 37 million times, and nobody can bring it about.
+type connections[V any] struct {
+	seed maphash.Seed
+	m    map[uint64]V
+}
+
+func newConnections[V any]() connections[V] {
+	return connections[V]{maphash.MakeSeed(), make(map[uint64]V)}
+}
+
+func (c *connections[V]) set(e ends, v V) { c.m[maphash.Bytes(c.seed, e[:])] = v }
+
+func (c *connections[V]) get(e ends) (V, bool) {
+	v, ok := c.m[maphash.Bytes(c.seed, e[:])]
+	return v, ok
+}
+
 // addrs returns the source and the destination.
 func (e *ends) addrs() (src, dst netip.AddrPort) {
 	addr := func(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)).Unmap() }
@@ -35,12 +54,16 @@ func (e *ends) addrs() (src, dst netip.AddrPort) {
 		netip.AddrPortFrom(addr(e[16:32]), binary.BigEndian.Uint16(e[34:]))
 }
 
-// ownAddrs is a set of the addresses of the host itself.
-type ownAddrs map[netip.Addr]struct{}
+// ownAddrs is a set of the addresses of the host itself: mostly so few that to
+// look at each is faster than to hash.
+type ownAddrs struct {
+	few  [8]netip.Addr
+	n    int // of few
+	many map[netip.Addr]struct{}
+}
 
 // newOwnAddrs has those that the Host names.
-func newOwnAddrs(h *Host) ownAddrs {
-	own := make(ownAddrs, len(h.Addrs))
+func newOwnAddrs(h *Host) (own ownAddrs) {
 	for _, a := range h.Addrs {
 		own.add(a)
 	}
@@ -48,14 +71,27 @@ func newOwnAddrs(h *Host) ownAddrs {
 }
 
 // add adds one, IPv4 as such.
-func (o ownAddrs) add(a netip.Addr) {
+func (o *ownAddrs) add(a netip.Addr) {
 	a = a.Unmap().WithZone("")
-	if _, ok := o[a]; !ok {
-		o[a] = struct{}{}
+	switch {
+	case o.has(a):
+	case o.n < len(o.few):
+		o.few[o.n] = a
+		o.n++
+	default:
+		if o.many == nil {
+			o.many = make(map[netip.Addr]struct{})
+		}
+		o.many[a] = struct{}{}
 	}
 }
 
-func (o ownAddrs) has(a netip.Addr) bool {
-	_, ok := o[a]
+func (o *ownAddrs) has(a netip.Addr) bool {
+	for i := range o.n {
+		if o.few[i] == a {
+			return true
+		}
+	}
+	_, ok := o.many[a]
 	return ok
 }

@@ -23,7 +23,7 @@ import (
 // after its last packet; kernels before about 3.10 for the timeout of
 // ESTABLISHED, 5 days.
 //
-// A pass keeps at most 90 bytes for each connected socket, and Most findings.
+// A pass keeps at most 40 bytes for each connected socket, and Most findings.
 type Ghosts struct {
 	// Most is how many are told one by one; 0 is 1000. One more finding counts
 	// those beyond.
@@ -35,7 +35,7 @@ func (Ghosts) Name() string { return "Ghosts" }
 
 // Look begins a pass.
 func (g Ghosts) Look(h *Host) Look {
-	p := &ghostPass{host: h, own: newOwnAddrs(h), alive: make(map[ends]struct{}), list: list{most: g.Most}}
+	p := &ghostPass{host: h, own: newOwnAddrs(h), alive: newConnections[struct{}](), list: list{most: g.Most}}
 	return Look{Socket: p.socket, Flow: p.flow, Findings: func() []Finding {
 		return p.list.told("Ghosts", "ghost entries")
 	}}
@@ -47,14 +47,14 @@ type ghostPass struct {
 	// alive are the connections that a socket of this host has. One in
 	// SYN_SENT has none yet: it may be the one that a ghost stands in the way
 	// of.
-	alive map[ends]struct{}
+	alive connections[struct{}]
 	list  list
 }
 
 func (p *ghostPass) socket(s *sockdiag.Socket) {
 	p.own.add(s.Local.Addr())
 	if isTCP(s) && s.State != sockdiag.SynSent {
-		p.alive[socketEnds(s)] = struct{}{}
+		p.alive.set(socketEnds(s), struct{}{})
 	}
 }
 
@@ -68,7 +68,7 @@ func (p *ghostPass) flow(f *conntrack.Flow) {
 }
 
 func (p *ghostPass) lives(t *conntrack.Tuple) bool {
-	_, ok := p.alive[tupleEnds(t)]
+	_, ok := p.alive.get(tupleEnds(t))
 	return ok
 }
 

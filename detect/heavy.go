@@ -1,8 +1,10 @@
 package detect
 
 import (
+	"cmp"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 )
 
 // heavy finds the keys that come most often in a stream, in fixed memory: the
@@ -33,6 +35,7 @@ type counter[K comparable] struct {
 	count, err uint32
 	place      int32 // in order
 	run        int32
+	home       int32 // the slot by its hash
 }
 
 // run is where counters of one count stand in order.
@@ -48,9 +51,10 @@ func newHeavy[K comparable](m int) *heavy[K] {
 // add counts a key and returns its counter, which is good until the next add.
 func (h *heavy[K]) add(k K) *counter[K] {
 	h.n++
-	i := h.find(k)
+	home := h.home(k)
+	i := h.from(home, k)
 	if i < 0 {
-		i = h.take(k)
+		i = h.take(k, home)
 	}
 	c := &h.counters[i]
 	if c.count < 1<<32-1 {
@@ -59,27 +63,30 @@ func (h *heavy[K]) add(k K) *counter[K] {
 	return c
 }
 
+// room reports whether a key has a counter, or can have one that is free.
+func (h *heavy[K]) room(k K) bool { return len(h.counters) < cap(h.counters) || h.find(k) >= 0 }
+
 // take gives a key a counter: a new one of count 0, or the least.
-func (h *heavy[K]) take(k K) int32 {
+func (h *heavy[K]) take(k K, home int32) int32 {
 	if len(h.counters) < cap(h.counters) {
-		return h.open(k)
+		return h.open(k, home)
 	}
 	i := h.order[0]
 	c := &h.counters[i]
-	h.remove(c.key)
-	c.key, c.err = k, c.count
-	h.insert(k, i)
+	h.remove(i)
+	c.key, c.err, c.home = k, c.count, home
+	h.insert(i)
 	return i
 }
 
 // open makes a counter. Its count is 0 until it grows in the same step, so it
 // is the least.
-func (h *heavy[K]) open(k K) int32 {
+func (h *heavy[K]) open(k K, home int32) int32 {
 	i := int32(len(h.counters))
 	h.low--
-	h.counters = append(h.counters, counter[K]{key: k, place: h.low, run: h.newRun(h.low, h.low+1)})
+	h.counters = append(h.counters, counter[K]{key: k, place: h.low, run: h.newRun(h.low, h.low+1), home: home})
 	h.order[h.low] = i
-	h.insert(k, i)
+	h.insert(i)
 	return i
 }
 
@@ -129,22 +136,45 @@ func (h *heavy[K]) least(k K) uint64 {
 
 func (c *counter[K]) least() uint64 { return uint64(c.count - c.err) }
 
+// counted is a key and how often it came at least.
+type counted[K any] struct {
+	key K
+	n   uint64
+}
+
+// top returns the n keys that came most often, equal ones in the order of
+// compare.
+func (h *heavy[K]) top(n int, compare func(a, b K) int) []counted[K] {
+	all := make([]counted[K], 0, len(h.counters))
+	for i := range h.counters {
+		all = append(all, counted[K]{h.counters[i].key, h.counters[i].least()})
+	}
+	slices.SortFunc(all, func(a, b counted[K]) int {
+		return cmp.Or(cmp.Compare(b.n, a.n), compare(a.key, b.key))
+	})
+	return all[:min(n, len(all))]
+}
+
 // The slots are a hash table of its own, because a map grows anew when keys come
 // and go. It is at most half full; a key is in the first free slot from its
 // home on.
 
-func (h *heavy[K]) home(k K) int {
-	return int(maphash.Comparable(h.seed, k)) & (len(h.slots) - 1)
+func (h *heavy[K]) home(k K) int32 {
+	return int32(maphash.Comparable(h.seed, k) & uint64(len(h.slots)-1))
 }
 
-func (h *heavy[K]) next(slot int) int { return (slot + 1) & (len(h.slots) - 1) }
+func (h *heavy[K]) next(slot int32) int32 { return (slot + 1) & int32(len(h.slots)-1) }
 
 // find returns the index of a key's counter, -1 if there is none.
 func (h *heavy[K]) find(k K) int32 {
 	if len(h.counters) == 0 {
 		return -1
 	}
-	for at := h.home(k); h.slots[at] > 0; at = h.next(at) {
+	return h.from(h.home(k), k)
+}
+
+func (h *heavy[K]) from(home int32, k K) int32 {
+	for at := home; h.slots[at] > 0; at = h.next(at) {
 		if i := h.slots[at] - 1; h.counters[i].key == k {
 			return i
 		}
@@ -152,24 +182,24 @@ func (h *heavy[K]) find(k K) int32 {
 	return -1
 }
 
-func (h *heavy[K]) insert(k K, i int32) {
-	at := h.home(k)
+func (h *heavy[K]) insert(i int32) {
+	at := h.counters[i].home
 	for h.slots[at] > 0 {
 		at = h.next(at)
 	}
 	h.slots[at] = i + 1
 }
 
-// remove empties the slot of a key that is there, and moves those after it that
-// would not be found any more.
-func (h *heavy[K]) remove(k K) {
-	at := h.home(k)
-	for h.counters[h.slots[at]-1].key != k {
+// remove empties the slot of a counter, and moves those after it that would not
+// be found any more.
+func (h *heavy[K]) remove(i int32) {
+	at := h.counters[i].home
+	for h.slots[at] != i+1 {
 		at = h.next(at)
 	}
 	for from := h.next(at); h.slots[from] > 0; from = h.next(from) {
-		home := h.home(h.counters[h.slots[from]-1].key)
-		if (from-home)&(len(h.slots)-1) >= (from-at)&(len(h.slots)-1) {
+		home, mask := h.counters[h.slots[from]-1].home, int32(len(h.slots)-1)
+		if (from-home)&mask >= (from-at)&mask {
 			h.slots[at], at = h.slots[from], from
 		}
 	}

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -80,6 +81,19 @@ func checkHeavy(t *testing.T, h *heavy[uint32], exact map[uint32]uint64, m uint6
 	}
 	if !sorted || used != len(h.counters) || len(h.counters) > int(m) {
 		t.Fatalf("out of order, or %d counters with %d keys", len(h.counters), used)
+	}
+}
+
+func TestHeavyTop(t *testing.T) {
+	h := newHeavy[int](10)
+	for _, k := range []int{5, 3, 3, 9, 9, 1} {
+		h.add(k)
+	}
+	if got, want := h.top(3, cmp.Compare[int]), []counted[int]{{3, 2}, {9, 2}, {1, 1}}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := h.top(9, cmp.Compare[int]); len(got) != 4 {
+		t.Errorf("got %v", got)
 	}
 }
 

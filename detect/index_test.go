@@ -118,7 +118,7 @@ func TestIndexMemory(t *testing.T) {
 	for _, tt := range []struct {
 		d    Detector
 		most uint64
-	}{{Ghosts{}, 90}, {LostFlows{}, 250}, {PortReuse{}, 90}} {
+	}{{Ghosts{}, 40}, {LostFlows{}, 170}, {PortReuse{}, 40}} {
 		for _, n := range []int{30_000, 57_344, 57_345} { // 7/8 of 65536: the map is full, and has grown
 			got := retained(t, tt.d, n)
 			t.Logf("%s: %d bytes for each of %d sockets", tt.d.Name(), got, n)

@@ -199,10 +199,11 @@ func TestLabFinWait1Window(t *testing.T) {
 		_, servers := p.connect(p.listen(9102), 6)
 		var writing sync.WaitGroup
 		for _, s := range servers {
-			p.must(errors.Join(s.(*net.TCPConn).SetWriteBuffer(16384), s.SetWriteDeadline(time.Now().Add(300*time.Millisecond))))
+			p.must(s.(*net.TCPConn).SetWriteBuffer(16384))
 			writing.Go(func() {
-				for err := error(nil); err == nil; {
-					_, err = s.Write(make([]byte, 65536))
+				for err := error(nil); err == nil; { // until nothing is taken for a while
+					_ = s.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+					_, err = s.Write(make([]byte, 4096))
 				}
 			})
 		}

@@ -214,7 +214,7 @@ func TestLabFixes(t *testing.T) {
 	}
 	for _, p := range prefixes("192.0.2.7/32", "198.51.100.0/24", "2001:db8:7::/64", "2001:db8::7/128") {
 		r := Rate{Sources: Sources{IPv4: p.Bits(), IPv6: p.Bits()}}.Start()
-		f := r.finding(now, sourceKey{source: source(p.Addr().As16()), port: uint16(p.Bits())}, r.windows[0], &conntrack.Flow{})
+		f := r.finding(now, p, uint16(p.Bits()), r.speeds[0].RateLimit, &conntrack.Flow{})
 		for _, text := range []string{banFix(p), f.Fix[1]} {
 			command := strings.Split(text, "`")[1]
 			if err := run("sh", "-c", command); err != nil {

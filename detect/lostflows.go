@@ -23,7 +23,7 @@ import (
 // confidence: tracking may be off there. So are those of a host to itself:
 // most firewalls let everything pass on lo.
 //
-// A pass keeps at most 250 bytes for each such socket, of which the evidence
+// A pass keeps at most 170 bytes for each such socket, of which the evidence
 // tells what identifies it, owner and queues, but no tcp_info; the entries that
 // are running out; and Most findings. Rows of text without timers (ss -o,
 // netstat -o) do not tell which entries run out.
@@ -38,7 +38,7 @@ func (LostFlows) Name() string { return "LostFlows" }
 
 // Look begins a pass.
 func (l LostFlows) Look(h *Host) Look {
-	p := &lostPass{host: h, own: make(ownAddrs), at: make(map[ends]int32), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
+	p := &lostPass{host: h, at: newConnections[int32](), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
 	return Look{Socket: p.socket, Flow: p.flow, Findings: p.findings}
 }
 
@@ -46,13 +46,14 @@ func (l LostFlows) Look(h *Host) Look {
 // flow has its place by either of its tuples: by both when it is a connection
 // of the host to itself.
 type lostPass struct {
-	host    *Host
-	own     ownAddrs // of the sockets: what comes from no such address is not looked up
-	at      map[ends]int32
-	sockets []carrier
-	ending  map[int32]conntrack.Flow
-	flows   int
-	list    list
+	host   *Host
+	own    ownAddrs // of the sockets: what comes from no such address is not looked up
+	at     connections[int32]
+	pages  []*[256]carrier // a slice that grows is copied
+	n      int32           // of them
+	ending map[int32]conntrack.Flow
+	flows  int
+	list   list
 }
 
 func (p *lostPass) socket(s *sockdiag.Socket) {
@@ -60,12 +61,19 @@ func (p *lostPass) socket(s *sockdiag.Socket) {
 		return
 	}
 	key := socketEnds(s)
-	if _, told := p.at[key]; !told {
-		p.own.add(s.Local.Addr())
-		p.at[key] = int32(len(p.sockets))
-		p.sockets = append(p.sockets, carry(key, s))
+	if _, told := p.at.get(key); told {
+		return
 	}
+	p.own.add(s.Local.Addr())
+	p.at.set(key, p.n)
+	if p.n%256 == 0 {
+		p.pages = append(p.pages, new([256]carrier))
+	}
+	p.n++
+	*p.carrier(p.n - 1) = carry(key, s)
 }
+
+func (p *lostPass) carrier(i int32) *carrier { return &p.pages[i/256][i%256] }
 
 func (p *lostPass) flow(f *conntrack.Flow) {
 	p.flows++
@@ -81,11 +89,11 @@ func (p *lostPass) entry(t *conntrack.Tuple, f *conntrack.Flow) {
 	if !p.own.has(t.Src) {
 		return
 	}
-	i, ok := p.at[tupleEnds(t)]
+	i, ok := p.at.get(tupleEnds(t))
 	if !ok {
 		return
 	}
-	c := &p.sockets[i]
+	c := p.carrier(i)
 	if c.tracked {
 		delete(p.ending, i)
 	}
@@ -96,9 +104,9 @@ func (p *lostPass) entry(t *conntrack.Tuple, f *conntrack.Flow) {
 }
 
 func (p *lostPass) findings() []Finding {
-	for i := range p.sockets {
-		c := &p.sockets[i]
-		f, ends := p.ending[int32(i)]
+	for i := range p.n {
+		c := p.carrier(i)
+		f, ends := p.ending[i]
 		switch {
 		case c.tracked && !ends || !p.list.room():
 		case !c.tracked:

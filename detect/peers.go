@@ -10,10 +10,10 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-// peers counts rows by the source at their other end: /32 and /64. It knows
-// maxPeers sources at most, and what others have is in rest.
+// peers counts rows by the source at their other end. It knows maxPeers
+// sources at most, and what others have is in rest.
 type peers struct {
-	of   map[netip.Prefix]uint64
+	of   map[source]uint64
 	rest uint64
 }
 
@@ -21,30 +21,26 @@ const maxPeers = 1 << 14
 
 // add counts a row and returns how many its source has; 0 is not known.
 func (p *peers) add(remote netip.Addr) uint64 {
-	bits := 64
-	if remote.Is4() {
-		bits = 32
-	}
-	source, err := remote.Prefix(bits)
-	n := p.of[source] + 1
-	if err != nil || n == 1 && len(p.of) == maxPeers {
+	s := sourceOf(remote)
+	n := p.of[s] + 1
+	if !remote.IsValid() || n == 1 && len(p.of) == maxPeers {
 		p.rest++
 		return 0
 	}
 	if p.of == nil {
-		p.of = make(map[netip.Prefix]uint64)
+		p.of = make(map[source]uint64)
 	}
-	p.of[source] = n
+	p.of[s] = n
 	return n
 }
 
 // join adds what another has counted.
 func (p *peers) join(o *peers) {
 	if p.of == nil {
-		p.of = make(map[netip.Prefix]uint64, len(o.of))
+		p.of = make(map[source]uint64, len(o.of))
 	}
-	for source, n := range o.of {
-		p.of[source] += n
+	for s, n := range o.of {
+		p.of[s] += n
 	}
 	p.rest += o.rest
 }
@@ -53,22 +49,25 @@ func (p *peers) join(o *peers) {
 // first, and at most as many as a Finding can well show.
 func (p *peers) above(limit uint64) []netip.Prefix {
 	var found []netip.Prefix
-	for source, n := range p.of {
+	for s, n := range p.of {
 		if n > limit {
-			found = append(found, source)
+			found = append(found, s.prefix())
 		}
 	}
 	slices.SortFunc(found, func(a, b netip.Prefix) int {
-		return cmp.Or(cmp.Compare(p.of[b], p.of[a]), a.Addr().Compare(b.Addr()))
+		return cmp.Or(cmp.Compare(p.count(b), p.count(a)), a.Addr().Compare(b.Addr()))
 	})
 	return found[:min(len(found), 10)]
 }
+
+// count is how many rows one of the sources has.
+func (p *peers) count(s netip.Prefix) uint64 { return p.of[sourceOf(s.Addr())] }
 
 // text names the first of the sources with their counts.
 func (p *peers) text(sources []netip.Prefix) string {
 	var words []string
 	for _, s := range sources[:min(len(sources), 3)] {
-		words = append(words, fmt.Sprintf("%d of %s", p.of[s], bare(s)))
+		words = append(words, fmt.Sprintf("%d of %s", p.count(s), bare(s)))
 	}
 	return strings.Join(words, ", ")
 }

@@ -22,7 +22,7 @@ import (
 // In the original direction a SYN passes: the tracker lets the two ends settle
 // what is true. Forwarded flows are left out, as are offloaded ones.
 //
-// A pass keeps at most 90 bytes for each connected socket, 40 for each that
+// A pass keeps at most 40 bytes for each connected socket, 40 for each that
 // listens, and Most findings.
 type PortReuse struct {
 	// Most is how many are told one by one; 0 is 1000. One more finding counts
@@ -37,7 +37,7 @@ func (PortReuse) Name() string { return "PortReuse" }
 func (r PortReuse) Look(h *Host) Look {
 	p := &reusePass{
 		host: h, own: newOwnAddrs(h), list: list{most: r.Most},
-		sockets: make(map[ends]sockdiag.State), services: make(map[uint16]struct{}),
+		sockets: newConnections[sockdiag.State](), services: make(map[uint16]struct{}),
 	}
 	return Look{Socket: p.socket, Flow: p.flow, Findings: func() []Finding {
 		return p.list.told("PortReuse", "entries that refuse new connections")
@@ -47,7 +47,7 @@ func (r PortReuse) Look(h *Host) Look {
 type reusePass struct {
 	host     *Host
 	own      ownAddrs
-	sockets  map[ends]sockdiag.State
+	sockets  connections[sockdiag.State]
 	services map[uint16]struct{} // ports that listen
 	list     list
 }
@@ -61,7 +61,7 @@ func (p *reusePass) socket(s *sockdiag.Socket) {
 		p.services[s.Local.Port()] = struct{}{}
 		return
 	}
-	p.sockets[socketEnds(s)] = s.State
+	p.sockets.set(socketEnds(s), s.State)
 }
 
 // refuses reports whether a SYN in the reply direction of the flow is INVALID
@@ -85,7 +85,7 @@ func (p *reusePass) flow(f *conntrack.Flow) {
 	if !p.own.has(f.Original.Src) && !p.own.has(f.Reply.Src) {
 		return
 	}
-	if state, ok := p.sockets[tupleEnds(&f.Reply)]; ok {
+	if state, ok := p.sockets.get(tupleEnds(&f.Reply)); ok {
 		if state == sockdiag.SynSent && p.list.room() {
 			p.list.found = append(p.list.found, p.host.inTheWay(f))
 		}
@@ -107,7 +107,7 @@ func (p *reusePass) outlived(f *conntrack.Flow) bool {
 	if _, listens := p.services[f.Original.SrcPort]; !listens {
 		return false
 	}
-	_, lives := p.sockets[tupleEnds(&f.Original)]
+	_, lives := p.sockets.get(tupleEnds(&f.Original))
 	return !lives
 }
 
@@ -126,7 +126,7 @@ func (h *Host) inTheWay(f *conntrack.Flow) Finding {
 func (h *Host) dying(f *conntrack.Flow) Finding {
 	finding := h.reuse(f)
 	finding.Severity, finding.Subject = Warning, connection(f.Original)
-	finding.Sources = []netip.Prefix{netOf(f.Original.Dst).prefix()}
+	finding.Sources = []netip.Prefix{sourceOf(f.Original.Dst).prefix()}
 	finding.Cause = fmt.Sprintf("the entry is in %v and its socket is gone, and it was begun by the port that listens (picked up in the middle): "+
 		"a new connection %s is INVALID%s", f.TCP.State, connection(f.Reply), lasting(f))
 	if !flagged(f) {

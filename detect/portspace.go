@@ -37,7 +37,7 @@ func (PortSpace) Name() string { return "PortSpace" }
 func (p PortSpace) Look(h *Host) Look {
 	p.Full = cmp.Or(p.Full, 0.8)
 	p.Ports = cmp.Or(p.Ports, conntrack.PortRange{First: 1024, Last: 65535})
-	used := newFrequent[outlet](65536)
+	var used *heavy[outlet]
 	sample := make(map[outlet]conntrack.Flow)
 	need := uint64(p.Full * float64(p.size()))
 	flow := func(f *conntrack.Flow) {
@@ -45,12 +45,14 @@ func (p PortSpace) Look(h *Host) Look {
 		if !ok {
 			return
 		}
-		used.add(o)
-		if n := used.counts[o]; n == max(need, 1) {
+		if used == nil {
+			used = newHeavy[outlet](65536)
+		}
+		if used.add(o).least() == max(need, 1) {
 			sample[o] = *f
 		}
 	}
-	return Look{Flow: flow, Findings: func() []Finding { return p.findings(h, &used, sample) }}
+	return Look{Flow: flow, Findings: func() []Finding { return p.findings(h, used, sample) }}
 }
 
 // size is how many ports there are.
@@ -87,7 +89,10 @@ func compareOutlets(a, b outlet) int {
 		cmp.Compare(a.port, b.port), cmp.Compare(a.proto, b.proto), cmp.Compare(a.zone, b.zone))
 }
 
-func (p *PortSpace) findings(h *Host, used *frequent[outlet], sample map[outlet]conntrack.Flow) []Finding {
+func (p *PortSpace) findings(h *Host, used *heavy[outlet], sample map[outlet]conntrack.Flow) []Finding {
+	if used == nil {
+		return nil
+	}
 	var found []Finding
 	for _, c := range used.top(len(sample), compareOutlets) {
 		if float64(c.n) < p.Full*float64(p.size()) {

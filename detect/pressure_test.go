@@ -103,7 +103,7 @@ func TestPressureContents(t *testing.T) {
 			h.Flows = append(h.Flows, flow(t, strings.ReplaceAll(family(row), "PORT", fmt.Sprint(2000+i))))
 		}
 		f := pure(t, Pressure{}, h)[0]
-		source, rare := netOf(netip.MustParseAddr(family(client))).prefix(), netOf(netip.MustParseAddr(family(other))).prefix()
+		source, rare := sourceOf(netip.MustParseAddr(family(client))).prefix(), sourceOf(netip.MustParseAddr(family(other))).prefix()
 		if !mentions(f.Cause, "TIME_WAIT 55 %, ESTABLISHED 30 %, udp 10 %", "tcp/443 90 %, udp/53 10 %", fmt.Sprintf("%v 90 %%, %v 10 %%", source, rare),
 			"the 15 (15 %) that are not assured", "the 55 that are assured and closing") {
 			t.Error(f.Cause)

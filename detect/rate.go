@@ -19,6 +19,11 @@ import (
 // source is surely named only from the limit plus 1/Keys of all connections of
 // the window on. The last connections count in eight parts of the window: none
 // older than it, and all younger than 7/8 of it.
+//
+// When Many sources of one network, at least two, come to more than half of the
+// limit within the window, the network is named in place of those that reach
+// it later. Of such sources and networks an eighth of Keys is known at a time,
+// and others do not count.
 type Rate struct {
 	Sources
 	// Limits are how many connections are normal; none is fewer than 200 in
@@ -42,9 +47,23 @@ var usualLimits = []RateLimit{{200, 30 * time.Second}, {128, 10 * time.Minute}}
 
 // Rates is the state of a Rate. It is not safe for concurrent use.
 type Rates struct {
-	rate    Rate
-	own     map[netip.Addr]bool
-	windows []*window
+	rate   Rate
+	own    map[netip.Addr]bool
+	speeds []speed
+}
+
+// speed is what is counted for one limit.
+type speed struct {
+	RateLimit
+	opened *window // connections, by source
+	fast   *window // sources with more than half of the limit, once each
+	many   *window // how many of those there are, by network
+}
+
+func (d *Rate) speed(l RateLimit) speed {
+	keys := cmp.Or(max(d.Keys, 0), 8192)
+	few := max(keys/8, 64)
+	return speed{l, newWindow(l.Within, keys), newWindow(l.Within, few), newWindow(l.Within, few)}
 }
 
 // Start begins to count. Connections from own do not count: they are the
@@ -59,7 +78,7 @@ func (d Rate) Start(own ...netip.Addr) *Rates {
 		limits = usualLimits
 	}
 	for _, l := range limits {
-		r.windows = append(r.windows, newWindow(l, cmp.Or(max(d.Keys, 0), 8192)))
+		r.speeds = append(r.speeds, d.speed(l))
 	}
 	return r
 }
@@ -78,33 +97,64 @@ func (r *Rates) Add(now time.Time, e *conntrack.Event) (Finding, bool) {
 		return Finding{}, false
 	}
 	k := sourceKey{source: r.rate.source(t.Src), port: t.DstPort}
-	var over *window
-	for _, w := range r.windows {
-		if w.add(now, k) && over == nil {
-			over = w
+	var found Finding
+	for i := range r.speeds {
+		if f, ok := r.add(now, k, &r.speeds[i], &e.Flow); ok && found.Detector == "" {
+			found = f
 		}
 	}
-	if over == nil {
-		return Finding{}, false
-	}
-	return r.finding(now, k, over, &e.Flow), true
+	return found, found.Detector != ""
 }
 
-func (r *Rates) finding(now time.Time, k sourceKey, w *window, flow *conntrack.Flow) Finding {
-	p := r.rate.prefix(k.source)
-	f := Finding{
+// add counts a connection of a source against one limit.
+func (r *Rates) add(now time.Time, k sourceKey, s *speed, flow *conntrack.Flow) (Finding, bool) {
+	n := s.opened.add(now, k)
+	network := sourceKey{source: r.rate.wide(k.source), port: k.port}
+	many := uint64(max(r.rate.many(), 2))
+	switch {
+	case n.reaches((s.Count-1)/2+1) && r.joins(now, k, network, s, many):
+		return r.network(now, network, s.RateLimit, many, flow), true
+	case n.reaches(s.Count) && (r.rate.many() < 0 || s.many.of(now, network) < many):
+		return r.finding(now, r.rate.prefix(k.source), k.port, s.RateLimit, flow), true
+	}
+	return Finding{}, false
+}
+
+// joins counts a source that is fast for its network, and reports whether that
+// makes the network one offender.
+func (r *Rates) joins(now time.Time, k, network sourceKey, s *speed, many uint64) bool {
+	if r.rate.many() < 0 || r.rate.holdsAllowed(r.rate.widePrefix(network.source)) {
+		return false
+	}
+	return s.fast.first(now, k) && s.many.add(now, network).reaches(many)
+}
+
+func (r *Rates) finding(now time.Time, p netip.Prefix, port uint16, l RateLimit, flow *conntrack.Flow) Finding {
+	return Finding{
 		Detector: "Rate", Severity: Warning, Confidence: Likely,
-		Subject: fmt.Sprintf("%s, to port %d", bare(p), k.port), Sources: []netip.Prefix{p},
-		Count: w.limit.Count, Limit: w.limit.Count - 1, Since: now.Add(-w.limit.Within),
-		Cause: fmt.Sprintf("%s opened %d connections to port %d within %v", bare(p), w.limit.Count, k.port, w.limit.Within),
+		Subject: fmt.Sprintf("%s, to port %d", bare(p), port), Sources: []netip.Prefix{p},
+		Count: l.Count, Limit: l.Count - 1, Since: now.Add(-l.Within),
+		Cause: fmt.Sprintf("%s opened %d connections to port %d within %v", bare(p), l.Count, port, l.Within),
 		Fix: []string{
 			banFix(p),
-			fmt.Sprintf("let no source open more: `nft 'add rule inet filter input %s'`", meter(p, k.port, w.limit)),
+			fmt.Sprintf("let no source open more: `nft 'add rule inet filter input %s'`", meter(p, port, l)),
 			"put a source that may do this, such as a proxy, into Allow",
 		},
-		Evidence: Evidence{Flows: []conntrack.Flow{*flow}},
+		Evidence: Evidence{
+			Flows:   []conntrack.Flow{*flow},
+			Missing: []string{"whether the source is forged: an event of a first packet does not tell"},
+		},
 	}
-	f.Evidence.Missing = []string{"whether the source is forged: an event of a first packet does not tell"}
+}
+
+// network is about a network of many sources, the last of which is that of the
+// flow.
+func (r *Rates) network(now time.Time, k sourceKey, l RateLimit, many uint64, flow *conntrack.Flow) Finding {
+	p := r.rate.widePrefix(k.source)
+	f := r.finding(now, p, k.port, l, flow)
+	f.Count, f.Limit = many, many-1
+	f.Cause = fmt.Sprintf("%d sources of %s opened more than %d connections each to port %d within %v", many, bare(p), (l.Count-1)/2, k.port, l.Within)
+	f.Evidence.Missing = append(f.Evidence.Missing, "whether the network is one party")
 	return f
 }
 
@@ -135,7 +185,6 @@ const parts = 8
 
 // window counts keys over the last parts of a time.
 type window struct {
-	limit RateLimit
 	part  time.Duration
 	begin time.Time // of the part that is counted now
 	now   int       // its index
@@ -143,25 +192,49 @@ type window struct {
 	parts [parts + 1]*heavy[sourceKey]
 }
 
-func newWindow(l RateLimit, keys int) *window {
-	w := &window{limit: l, part: max(l.Within/parts, 1)}
+func newWindow(within time.Duration, keys int) *window {
+	w := &window{part: max(within/parts, 1)}
 	for i := range w.parts {
 		w.parts[i] = newHeavy[sourceKey](keys)
 	}
 	return w
 }
 
-// add counts a key, and reports whether that takes it to the limit.
-func (w *window) add(now time.Time, k sourceKey) bool {
+// risen is how often a key came in a window, and in the one before this part.
+type risen struct{ now, before uint64 }
+
+// reaches reports whether the last time took a key to a limit.
+func (n risen) reaches(limit uint64) bool { return n.now == limit && n.before < limit }
+
+// add counts a key.
+func (w *window) add(now time.Time, k sourceKey) risen {
 	w.turn(now)
 	here := w.parts[w.now].add(k).least()
-	before := uint64(0)
+	before := w.earlier(k)
+	return risen{before + here, before + w.parts[w.next()].least(k)}
+}
+
+// earlier is how often a key came in the parts of the window before this one.
+func (w *window) earlier(k sourceKey) (n uint64) {
 	for i, p := range w.parts {
 		if i != w.now && i != w.next() {
-			before += p.least(k)
+			n += p.least(k)
 		}
 	}
-	return before+here == w.limit.Count && before+w.parts[w.next()].least(k) < w.limit.Count
+	return n
+}
+
+// of is how often a key came.
+func (w *window) of(now time.Time, k sourceKey) uint64 {
+	w.turn(now)
+	return w.earlier(k) + w.parts[w.now].least(k)
+}
+
+// first counts a key, and reports whether it had not come. Of more keys than
+// there is room for the later ones are refused, and not counted.
+func (w *window) first(now time.Time, k sourceKey) bool {
+	w.turn(now)
+	return w.parts[w.now].room(k) && w.add(now, k).reaches(1)
 }
 
 func (w *window) next() int { return (w.now + 1) % len(w.parts) }

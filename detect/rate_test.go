@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -141,6 +142,81 @@ func TestRateClock(t *testing.T) {
 		if _, got := r.Add(now.Add(tt.step), opened("198.51.100.7", 443)); got != tt.want {
 			t.Errorf("after a step of %v: found %v", tt.step, got)
 		}
+	}
+}
+
+// Many sources of one network are named together, once, and then no more by
+// themselves.
+func TestRateNetwork(t *testing.T) {
+	limit := []RateLimit{{10, time.Minute}}
+	for _, tt := range []struct {
+		name    string
+		o       Sources
+		n       int // connections of each source
+		remotes []string
+		want    []string
+	}{
+		{"half of the limit", Sources{}, 4, addresses(200, "198.51.100.%d"), nil},
+		{"more than half", Sources{}, 5, addresses(20, "198.51.100.%d"), []string{"198.51.100.0/24"}},
+		{"too few", Sources{}, 5, addresses(7, "198.51.100.%d"), nil},
+		{"of several networks", Sources{}, 5, addresses(20, "198.51.%d.1"), nil},
+		{"the limit", Sources{}, 12, addresses(9, "198.51.100.%d"),
+			append(addresses(7, "198.51.100.%d"), "198.51.100.0/24")},
+		{"fewer suffice", Sources{Many: 2}, 5, addresses(2, "198.51.100.%d"), []string{"198.51.100.0/24"}},
+		{"never one", Sources{Many: 1}, 10, addresses(1, "198.51.100.%d"), []string{"198.51.100.1"}},
+		{"never", Sources{Many: -1}, 10, addresses(9, "198.51.100.%d"), addresses(9, "198.51.100.%d")},
+		{"an allowed one in it", Sources{Allow: prefixes("198.51.100.77/32")}, 9, addresses(9, "198.51.100.%d"), nil},
+		{"IPv6", Sources{}, 5, addresses(8, "2001:db8:7:%d::1"), []string{"2001:db8:7::/48"}},
+		{"IPv6, one source", Sources{}, 1, addresses(9, "2001:db8:7:1::%d"), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Rate{Sources: tt.o, Limits: limit}.Start()
+			var got []string
+			for _, src := range tt.remotes {
+				for range tt.n {
+					if f, ok := r.Add(now, opened(src, 443)); ok {
+						got = append(got, bare(f.Sources[0]))
+						checkRate(t, f, src)
+					}
+				}
+			}
+			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
+				t.Errorf("found %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// A source that is about half of the limit all the time is one, however often
+// it crosses that.
+func TestRateNetworkOnce(t *testing.T) {
+	r, random := Rate{Sources: Sources{Many: 2}, Limits: []RateLimit{{16, 8 * time.Second}}}.Start(), rand.New(rand.NewPCG(1, 2))
+	for i := range 200 {
+		for range random.IntN(3) {
+			if f, ok := r.Add(now.Add(time.Duration(i)*time.Second), opened("198.51.100.7", 443)); ok {
+				t.Fatalf("after %d s: %v", i, f)
+			}
+		}
+	}
+}
+
+// In a crowd of networks whose sources are all fast no network is named that is
+// not so, and memory stays what it was.
+func TestRateNetworkCrowd(t *testing.T) {
+	r := Rate{Keys: 1024, Limits: []RateLimit{{4, time.Minute}}}.Start()
+	e, i := opened("11.0.0.1", 443), 0
+	if n := testing.AllocsPerRun(1, func() {
+		for range 20_000 {
+			i++
+			e.Flow.Original.Src = netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), byte(i%7 + 1)})
+			for range 2 {
+				if f, ok := r.Add(now, e); ok {
+					t.Fatalf("%v has one fast source", f)
+				}
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

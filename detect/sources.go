@@ -46,6 +46,9 @@ func (o *Sources) wideBits(is4 bool) int {
 
 // source returns the source that an address belongs to.
 func (o *Sources) source(a netip.Addr) source {
+	if o.IPv4 == 0 && o.IPv6 == 0 {
+		return sourceOf(a)
+	}
 	is4 := a.Is4() || a.Is4In6()
 	s := source(a.As16())
 	s.mask(is4, o.bits(is4))
@@ -88,6 +91,21 @@ func (o *Sources) wants(port uint16) bool {
 // bytes where netip.Addr takes 24, and holds no pointer.
 type source [16]byte
 
+// sourceOf returns the source of an address by default: a /32 or a /64.
+func sourceOf(a netip.Addr) source {
+	s := source(a.As16())
+	if !a.Is4() && !a.Is4In6() {
+		clear(s[8:])
+	}
+	return s
+}
+
+// prefix is that of a source by default.
+func (s source) prefix() netip.Prefix {
+	var o Sources
+	return o.prefix(s)
+}
+
 func (s source) addr() netip.Addr { return netip.AddrFrom16(s).Unmap() }
 func (s source) is4() bool        { return netip.AddrFrom16(s).Is4In6() }
 
@@ -107,7 +125,7 @@ func (s *source) mask(is4 bool, bits int) {
 type sourceKey struct {
 	source source
 	port   uint16
-	kind   uint8
+	kind   uint16 // fits uint8, but a key without gaps is hashed at once
 }
 
 // Marks in a kind.
@@ -117,11 +135,7 @@ const (
 )
 
 // of returns the kind without marks.
-func (k sourceKey) of() uint8 { return k.kind &^ (outgoing | through) }
-
-// tally counts exactly. It grows by some 25 to 60 bytes for each key, and by
-// nothing else.
-type tally map[sourceKey]uint32
+func (k sourceKey) of() uint8 { return uint8(k.kind) &^ (outgoing | through) }
 
 // gathering counts the connections that come in, by source, port and kind.
 type gathering struct {
@@ -168,19 +182,14 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 	if s.Local.Port() > s.Remote.Port() {
 		kind |= outgoing
 	}
-	k := sourceKey{g.source(remote), s.Local.Port(), kind}
-	n := g.add(k)
+	k := sourceKey{source: g.source(remote), port: s.Local.Port(), kind: uint16(kind)}
+	n := g.counts[k] + 1
+	g.counts[k] = n
+	g.kinds |= 1 << k.of()
 	if uint64(n) == g.limit(k.of())/2+1 && len(g.rows) < evidenceRows {
 		g.kept[k] = len(g.rows)
 		g.rows = append(g.rows, *s)
 	}
-}
-
-func (g *gathering) add(k sourceKey) uint32 {
-	n := g.counts[k] + 1
-	g.counts[k] = n
-	g.kinds |= 1 << k.of()
-	return n
 }
 
 // foreign reports whether an address can be that of another host.
@@ -201,7 +210,8 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.add(sourceKey{g.source(t.Src), t.DstPort, kind | through})
+		g.counts[sourceKey{source: g.source(t.Src), port: t.DstPort, kind: uint16(kind | through)}]++
+		g.kinds |= 1 << kind
 	}
 }
 
@@ -355,7 +365,7 @@ func banFix(p netip.Prefix) string {
 		set = "banned4"
 	}
 	return "ban the source, in the set that your rules drop: `nft add element inet filter " + set + " { " + bare(p) +
-		" }`; then end what it has: `ss -tK dst " + bare(p) + "`"
+		" }`; then end what it has: `ss -tK state connected dst " + bare(p) + "`"
 }
 
 // bare writes the prefix of a single address without its length.
