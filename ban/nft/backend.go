@@ -38,7 +38,7 @@ var (
 	_ ban.Counter  = (*Backend)(nil)
 )
 
-// Ban implements ban.Backend. Up to 10,000 entries are one transaction, unless
+// Ban implements ban.Backend. Up to 1,000 entries are one transaction, unless
 // some of them cannot be put in force or there is no buffer for all.
 func (b *Backend) Ban(ctx context.Context, entries ...ban.Entry) error {
 	return b.apply(ctx, entries, false)
@@ -124,7 +124,7 @@ func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes [
 	}), over
 }
 
-// Unban implements ban.Backend. Up to 10,000 prefixes are one transaction, unless
+// Unban implements ban.Backend. Up to 1,000 prefixes are one transaction, unless
 // some of them are not banned or there is no buffer for all.
 func (b *Backend) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
 	if ctx.Err() != nil {

@@ -17,7 +17,7 @@ import (
 // most changes go into one transaction. Larger ones take longer in the kernel, as
 // the table that is being filled grows behind its back (rhashtable), and block
 // other programs that change rules meanwhile.
-const most = 10_000
+const most = 1_000
 
 // rounds is how often a transaction is sent without the one entry that the
 // kernel refused; then the others are given up too.
