@@ -43,6 +43,7 @@ var arrows = map[string][]string{
 	"ban/ipset":    {"ban", "internal/nfnl", unix},
 	"ban/nft":      {"ban", "internal/nfnl", "internal/nft", unix},
 
+	"internal/bouncer":       {"ban", "ban/cut", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
 	"internal/ci":            {},
 	"internal/ci/kernels":    {},
 	"internal/fixture":       {},
@@ -55,7 +56,7 @@ var arrows = map[string][]string{
 }
 
 // examples is what every example may import.
-var examples = append(public(), "internal/incidents", "internal/lab")
+var examples = append(public(), "internal/bouncer", "internal/incidents", "internal/lab")
 
 func public() []string {
 	return []string{
