@@ -65,18 +65,20 @@ func (s *sweeper) sweep(ctx context.Context, now time.Time) error {
 		return err
 	}
 	var flows []conntrack.Flow
-	of := make(map[conntrack.Tuple]detect.Finding)
+	var of []detect.Finding // each of flows
 	for _, f := range findings {
+		if len(f.Evidence.Flows) == 0 { // those beyond the first thousand: the next sweep's
+			fmt.Fprintln(os.Stderr, "ghosts:", f)
+		}
 		for _, flow := range f.Evidence.Flows {
-			flows = append(flows, flow)
-			of[flow.Original] = f
+			flows, of = append(flows, flow), append(of, f)
 		}
 	}
 	var told []error
 	report, err := s.ct.DeleteAll(ctx, slices.Values(flows), &conntrack.DeleteOptions{
 		DryRun: !s.act.Apply,
 		Outcome: func(flow conntrack.Flow, done conntrack.DeleteOutcome, err error) {
-			told = append(told, s.tell(now, flow, done, err, of[flow.Original]))
+			told = append(told, s.tell(now, flow, done, err, of[len(told)]))
 		},
 	})
 	if !s.act.JSON {

@@ -43,16 +43,17 @@ var arrows = map[string][]string{
 	"ban/ipset":    {"ban", "internal/nfnl", unix},
 	"ban/nft":      {"ban", "internal/nfnl", "internal/nft", unix},
 
-	"internal/bouncer":       {"ban", "ban/cut", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
-	"internal/ci":            {},
-	"internal/ci/kernels":    {},
-	"internal/fixture":       {},
-	"internal/nfnl":          {"unsafe", netlink, unix},
-	"internal/nfnl/nfnltest": {"internal/nfnl"},
-	"internal/nft":           {"internal/nfnl", unix},
-	"internal/record":        {},
-	"internal/lab":           {"internal/nfnl", "internal/nft", unix},
-	"internal/incidents":     append(public(), "internal/lab", "internal/nft", unix),
+	"internal/bouncer":        {"ban", "ban/cut", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
+	"internal/bouncer/replay": {"ban", "ban/ipset", "ban/nft", "internal/lab", "internal/nft"},
+	"internal/ci":             {},
+	"internal/ci/kernels":     {},
+	"internal/fixture":        {},
+	"internal/nfnl":           {"unsafe", netlink, unix},
+	"internal/nfnl/nfnltest":  {"internal/nfnl"},
+	"internal/nft":            {"internal/nfnl", unix},
+	"internal/record":         {},
+	"internal/lab":            {"internal/nfnl", "internal/nft", unix},
+	"internal/incidents":      append(public(), "internal/lab", "internal/nft", unix),
 }
 
 // examples is what every example may import.
