@@ -1,0 +1,6 @@
+package fail2ban
+
+// For the tests' own commands.
+const EndOfCommand = endOfCommand
+
+var AppendRequest = appendRequest

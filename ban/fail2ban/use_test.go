@@ -1,0 +1,284 @@
+package fail2ban_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/connsleuth/connsleuth/ban"
+	"github.com/connsleuth/connsleuth/ban/fail2ban"
+)
+
+// jail opens a jail of the configuration that is shipped.
+func (s *server) jail(t *testing.T, name string) *fail2ban.Jails {
+	t.Helper()
+	j, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{name}, Prefixes: true})
+	ok(t, err)
+	t.Cleanup(func() { ok(t, j.Close()) })
+	return j
+}
+
+// eventually waits until all of the prefixes are banned.
+func eventually(t *testing.T, b ban.Backend, prefixes ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		got, missing := list(t, b), ""
+		for _, p := range prefixes {
+			if _, found := got[netip.MustParsePrefix(p)]; !found {
+				missing = p
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not banned: %v", missing, got)
+		}
+	}
+}
+
+// appendTo appends to a file as a program does that others read.
+func appendTo(t *testing.T, file string, text []byte) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	ok(t, err)
+	_, err = f.Write(text)
+	ok(t, errors.Join(err, f.Close()))
+}
+
+// TestHits: 40 sockets of one source, a line each, and 39 of another.
+func TestHits(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	j := s.jail(t, "connsleuth-hits")
+	var lines []byte
+	for i := range 40 {
+		lines = fail2ban.AppendHit(lines, time.Now(), netip.MustParseAddr("::ffff:197.203.26.142"))
+		lines = fail2ban.AppendHit(lines, time.Now(), netip.MustParseAddr("2001:db8:9::1"))
+		if i > 0 {
+			lines = fail2ban.AppendHit(lines, time.Now(), netip.MustParseAddr("89.95.200.5"))
+		}
+	}
+	appendTo(t, s.path("hits.log"), lines)
+	eventually(t, j, "197.203.26.142/32", "2001:db8:9::1/128")
+	for p, e := range list(t, j) {
+		if p.String() == "89.95.200.5/32" || !e.Until.Forever() {
+			t.Errorf("%v after 39 lines, or with an end", e)
+		}
+	}
+	appendTo(t, s.path("hits.log"), fail2ban.AppendHit(nil, time.Now(), netip.MustParseAddr("89.95.200.5")))
+	eventually(t, j, "89.95.200.5/32")
+}
+
+// TestBanLines: what is banned by lines, what is ignored, and nothing by what is
+// made to look like a line.
+func TestBanLines(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	j := s.jail(t, "connsleuth")
+	var lines []byte
+	add := func(prefix, reason string) {
+		var err error
+		lines, err = fail2ban.AppendBan(lines, time.Now(), ban.Entry{Prefix: netip.MustParsePrefix(prefix), Until: ban.Forever, Reason: reason})
+		ok(t, err)
+	}
+	evil := time.Now().Format("\n2006-01-02T15:04:05-0700") + " connsleuth: ban src=192.0.2.66\n<HOST> src=192.0.2.66"
+	add("203.0.113.43/32", "") // of ignoreip
+	add("198.51.100.9/32", "Conn Cnt: 684 is greater than limit:60")
+	add("198.51.101.64/26", evil)
+	add("2001:db8:1::/64", "")
+	add("2001:db8:2::1/128", strings.Repeat("x", 5000))
+	appendTo(t, s.path("bans.log"), lines)
+	eventually(t, j, "198.51.100.9/32", "198.51.101.64/26", "2001:db8:1::/64", "2001:db8:2::1/128")
+	got := list(t, j)
+	for _, p := range []string{"203.0.113.43/32", "192.0.2.66/32"} {
+		if e, found := got[netip.MustParsePrefix(p)]; found {
+			t.Errorf("banned: %v", e)
+		}
+	}
+}
+
+// TestAttempt: bans as they are made unless BanIP is set, with what fail2ban-client
+// and the action see of them.
+func TestAttempt(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	j := s.jail(t, "connsleuth")
+	p4, p6 := netip.MustParsePrefix("198.51.100.77/32"), netip.MustParsePrefix("2001:db8:7::/64")
+	entries := []ban.Entry{
+		{Prefix: p4, Until: ban.Forever, Reason: "why <F2B_END_COMMAND> `id` \n"},
+		{Prefix: netip.MustParsePrefix("203.0.113.43/32"), Until: ban.Forever},
+		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Until: ban.Forever},
+		{Prefix: netip.MustParsePrefix("2001:db8:5::1/128"), Until: ban.Forever},
+		{Prefix: p6, Until: ban.Forever},
+	}
+	failed, only := ban.Failed(j.Ban(t.Context(), entries...))
+	if len(failed) != 3 || !only {
+		t.Fatalf("%v; want 3 of what ignoreip is about", failed)
+	}
+	for i, f := range failed {
+		if !errors.Is(f, ban.ErrGuarded) || f.Prefix != entries[i+1].Prefix {
+			t.Errorf("%v; want ErrGuarded", f)
+		}
+	}
+	ok(t, j.Ban(t.Context(), entries[0])) // again
+	out := s.client(t, "get", "connsleuth", "banip")
+	notes, err := os.ReadFile(s.path("notes"))
+	ok(t, err)
+	for _, want := range []string{"198.51.100.77", "2001:db8:7::/64"} {
+		if !strings.Contains(out, want) || !strings.Contains(string(notes), "+"+want+"\n") {
+			t.Errorf("no %s in %s or in %s", want, out, notes)
+		}
+	}
+	if strings.Contains(out, "203.0.113") || strings.Contains(out, "2001:db8:5::") {
+		t.Errorf("ignored, and banned: %s", out)
+	}
+	ok(t, j.Unban(t.Context(), p4, p6))
+	if err := j.Unban(t.Context(), p4); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Unban of what is not banned: %v", err)
+	}
+	if out := s.client(t, "get", "connsleuth", "banip"); strings.Contains(out, "100.77") || strings.Contains(out, "db8:7:") {
+		t.Errorf("still banned: %s", out)
+	}
+	// What others ban that is no address is none of ours.
+	s.client(t, "set", "connsleuth", "banip", "a-user-name")
+	for p := range list(t, j) {
+		if !p.IsValid() {
+			t.Error(p)
+		}
+	}
+}
+
+// TestUnbanWithin: lifting a prefix that is not banned lifts no host in it, as
+// the server's unbanip would.
+func TestUnbanWithin(t *testing.T) {
+	t.Parallel()
+	b := newPlace(t).Backend(t)
+	host := netip.MustParsePrefix("198.51.100.7/32")
+	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.Forever}))
+	if err := b.Unban(t.Context(), netip.MustParsePrefix("198.51.100.0/24")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Unban of a prefix that is not banned: %v", err)
+	}
+	if len(list(t, b)) != 1 {
+		t.Error("the host is no longer banned")
+	}
+}
+
+// TestBanTime: jails whose bantime was changed keep no ban for other than asked,
+// and entries go to the jail that bans as long.
+func TestBanTime(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.make(t)
+	short, long, ever := p.jails()[0], p.jails()[1], p.jails()[2]
+	raw(t, p.socket(), "set", short, "bantime", "270")
+	raw(t, p.socket(), "set", long, "bantime", "3600")
+	cfg := p.config()
+	cfg.Slack, cfg.BanIP, cfg.Prefixes = 0, true, false
+	b, err := fail2ban.Open(t.Context(), cfg)
+	ok(t, err)
+	host := netip.MustParsePrefix("198.51.100.7/32")
+	check := func(want time.Duration, forever bool) {
+		t.Helper()
+		e := list(t, b)[host]
+		if left, timed := e.Until.Left(time.Now()); timed == forever || (left-want).Abs() > 10*time.Second && timed {
+			t.Errorf("%v, want %v left", e, want)
+		}
+	}
+	for _, d := range []time.Duration{270 * time.Second, time.Hour, 268 * time.Second, 265 * time.Second} {
+		ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), d)}))
+		check(max(d, 270*time.Second), false)
+	}
+	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.Forever}))
+	check(0, true)
+	for d, want := range map[time.Duration]error{
+		100 * time.Second: errors.ErrUnsupported, 30 * time.Minute: errors.ErrUnsupported, 2 * time.Hour: ban.ErrTooLong,
+	} {
+		err := b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), d)})
+		if failed, only := ban.Failed(err); len(failed) != 1 || !only || !errors.Is(err, want) {
+			t.Errorf("%v: %v; want %v", d, err, want)
+		}
+	}
+	err = b.Ban(t.Context(), ban.Entry{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Until: ban.Forever})
+	if !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a prefix where actions may not take it: %v", err)
+	}
+	// A ban that was prolonged has a time of its own, which the jail's does not
+	// shorten; others follow the jail's.
+	for range 2 {
+		ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), time.Hour)}))
+	}
+	raw(t, p.socket(), "set", long, "bantime", "400")
+	check(time.Hour, false)
+	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), 400*time.Second)}))
+	check(400*time.Second, false)
+	raw(t, p.socket(), "set", ever, "bantime", "20000")
+	if err := b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.Forever}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("for ever without a jail for it: %v", err)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "sock")
+	for want, cfg := range map[string]*fail2ban.Config{
+		"is fail2ban-server running": {Socket: missing},
+		"slack -1s":                  {Socket: missing, Slack: -time.Second},
+		`jail "--all"`:               {Socket: missing, Jails: []string{"--all"}},
+		`jail "a\n"`:                 {Socket: missing, Jails: []string{"a\n"}},
+	} {
+		if _, err := fail2ban.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v; want %q", cfg, err, want)
+		}
+	}
+	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: missing}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no socket: %v; want fs.ErrNotExist", err)
+	}
+	s := start(t)
+	_, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{"nope"}})
+	if !errors.Is(err, ban.ErrNotEnforcing) || !strings.Contains(err.Error(), "UnknownJailException: nope") {
+		t.Errorf("no such jail: %v", err)
+	}
+	name := fmt.Sprint("test", number.Add(1))
+	raw(t, s.socket(), "add", name, "polling")
+	raw(t, s.socket(), "set", name, "maxretry", "101")
+	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{name}}); err == nil || !strings.Contains(err.Error(), "it counts") {
+		t.Errorf("a jail that counts: %v", err)
+	}
+}
+
+// TestServers: what is no fail2ban-server, and one that is slow.
+func TestServers(t *testing.T) {
+	for answer, want := range map[string]string{
+		"":        "unexpected EOF",
+		"garbage": "malformed pickle",
+		"\x80\x05\x95\x00\x00\x00\x00\x00\x00\x00\x00\x8c\x06ERROR:\x94.":      "the server says Error: ERROR:",
+		"\x80\x05\x95\x00\x00\x00\x00\x00\x00\x00\x00K\x00\x8c\x01x\x86\x94.":  "not a number",
+		"\x80\x05\x95\x00\x00\x00\x00\x00\x00\x00\x00K\x00K\x01K\x02\x87\x94.": "no pair",
+	} {
+		socket := filepath.Join(t.TempDir(), "sock")
+		l, err := net.Listen("unix", socket)
+		ok(t, err)
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1024))
+			if answer != "" {
+				_, _ = conn.Write([]byte(answer + fail2ban.EndOfCommand))
+			}
+			_ = conn.Close()
+		}()
+		if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: socket}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want %q", answer, err, want)
+		}
+		_ = l.Close()
+	}
+}
