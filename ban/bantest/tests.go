@@ -403,14 +403,15 @@ func testCheck(t *testing.T, r *run) {
 		t.Skip("not a Checker")
 	}
 	h := r.hosts(3)
-	r.ban(t, bans(in(time.Hour), h[0])...)
+	first := bans(in(time.Hour), h[0])
+	r.ban(t, first...)
 	if err := c.Check(t.Context(), bans(ban.Forever, h...)...); err != nil {
 		t.Errorf("Check of good entries: %v", err)
 	}
 	if failed, _ := ban.Failed(c.Check(t.Context(), ban.Entry{Prefix: h[1]}, bans(ban.Forever, h[2])[0])); len(failed) != 1 {
 		t.Errorf("Check of an entry without end: %v", failed)
 	}
-	r.want(t, bans(in(time.Hour), h[0])...)
+	r.want(t, first...)
 }
 
 func testMany(t *testing.T, r *run) {

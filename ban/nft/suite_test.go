@@ -58,7 +58,7 @@ func (p place) Remove(t *testing.T) {
 func TestSuite(t *testing.T) {
 	bantest.Run(t, bantest.Suite{
 		Open:       func(t *testing.T) bantest.Place { return place{lab.New(t).MustHost(t, "host")} },
-		Resolution: 30 * time.Millisecond,
+		Resolution: 50 * time.Millisecond,
 		Many:       20_000,
 	})
 }

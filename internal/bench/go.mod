@@ -8,6 +8,7 @@ require (
 	github.com/connsleuth/connsleuth v0.0.0-00010101000000-000000000000
 	github.com/elastic/gosigar v0.14.4
 	github.com/florianl/go-conntrack v0.5.0
+	github.com/google/nftables v0.3.1-0.20251119083706-1db35da82052
 	github.com/prometheus/procfs v0.23.0
 	github.com/shirou/gopsutil/v4 v4.26.10
 	github.com/ti-mo/conntrack v0.6.0

@@ -64,8 +64,8 @@ func with(do func(context.Context, *conntrack.Conn) (int, error)) (outcome, erro
 	return outcome{entries: n}, err
 }
 
-func count(flows iter.Seq2[conntrack.Flow, error]) (n int, err error) {
-	for _, err := range flows {
+func count[T any](all iter.Seq2[T, error]) (n int, err error) {
+	for _, err := range all {
 		if err != nil {
 			return n, err
 		}

@@ -35,6 +35,9 @@ var subjects = []subject{
 	{flowWorks, openTable},
 	{socketWorks, openCrowd},
 	{destroyWorks, openPairs},
+	{banWorks, openEmpty},
+	{bannedWorks, openBanned},
+	{oneWorks, openSingles},
 }
 
 const (
