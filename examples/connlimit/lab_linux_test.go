@@ -44,7 +44,7 @@ func TestFlood(t *testing.T) {
 		w.Gone(append(attack4, attack6...))
 		switch w.Ban {
 		case "nft":
-			w.Lists(bad.Addr4().String()+" counter", "timeout 4m30s", `comment "Conn Cnt: 120 is greater than limit:60"`, "2001:db8:101:: ")
+			w.Lists(bad.Addr4().String()+" counter", "timeout 4m", `comment "Conn Cnt: 120 is greater than limit:60"`, "2001:db8:101:: ")
 		case "ipset":
 			w.Lists("hashsize 1024 maxelem 65536 timeout 300", bad.Addr4().String()+" timeout 2",
 				`comment "Conn Cnt: 120 is greater than limit:60"`, "2001:db8:101::/64 timeout 2")

@@ -10,10 +10,12 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/ban/cut"
+	"github.com/connsleuth/connsleuth/ban/fail2ban"
 	"github.com/connsleuth/connsleuth/ban/ipset"
 	"github.com/connsleuth/connsleuth/ban/nft"
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -25,6 +27,13 @@ var backends = map[string]func(context.Context, *Flags) (ban.Backend, error){
 	"memory": func(context.Context, *Flags) (ban.Backend, error) { return new(ban.Memory), nil },
 	"nft": func(ctx context.Context, f *Flags) (ban.Backend, error) {
 		return backend(nft.Open(ctx, &nft.Config{Table: f.Set}))
+	},
+	"fail2ban": func(ctx context.Context, f *Flags) (ban.Backend, error) {
+		var cfg fail2ban.Config
+		if f.Set != "" {
+			cfg.Jails = strings.Split(f.Set, ",")
+		}
+		return backend(fail2ban.Open(ctx, &cfg))
 	},
 	"ipset": func(ctx context.Context, f *Flags) (ban.Backend, error) {
 		// What others add by hand goes away by itself.

@@ -44,7 +44,7 @@ func (f *Flags) Register(fs *flag.FlagSet, bantime time.Duration) {
 	f.Act.Register(fs)
 	f.Backend = "nft"
 	fs.Func("backend", fmt.Sprintf("`NAME` of what bans with -apply: %s (default %s)", strings.Join(Backends(), ", "), f.Backend), f.setBackend)
-	fs.StringVar(&f.Set, "set", "", "`NAME` of the backend's table or set; empty is its own")
+	fs.StringVar(&f.Set, "set", "", "`NAME` of the backend's table or set, or of its jails, joined by commas; empty is its own")
 	fs.StringVar(&f.Journal, "journal", "", "`FILE` that keeps the bans of -apply over a restart; none if empty")
 	fs.Var(&f.Allow, "allow", "`PREFIXES` never banned, joined by commas: 203.0.113.43,2001:db8::/48")
 	f.Sessions = Ports{22}

@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 	"ban/ipset":    {"ban", "internal/nfnl", unix},
 	"ban/nft":      {"ban", "internal/nfnl", "internal/nft", unix},
 
-	"internal/bouncer":        {"ban", "ban/cut", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
+	"internal/bouncer":        {"ban", "ban/cut", "ban/fail2ban", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
 	"internal/bouncer/replay": {"ban", "ban/ipset", "ban/nft", "internal/lab", "internal/nft"},
 	"internal/ci":             {},
 	"internal/ci/kernels":     {},
