@@ -19,7 +19,7 @@ type Act struct {
 
 // Register defines the flags.
 func (a *Act) Register(fs *flag.FlagSet) {
-	fs.BoolVar(&a.Apply, "apply", false, "do it")
+	fs.BoolVar(&a.Apply, "apply", false, "do it: takes CAP_NET_ADMIN")
 	fs.BoolFunc("dry-run", "say what would be done, and do nothing: the default; the last of -apply and -dry-run counts", func(text string) error {
 		dry, err := strconv.ParseBool(text)
 		a.Apply = !dry

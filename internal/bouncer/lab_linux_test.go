@@ -1,6 +1,7 @@
 package bouncer
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"os"
@@ -20,14 +21,14 @@ var (
 	net6 = netip.MustParsePrefix("2001:db8:9::/64")
 )
 
-// open opens a Bouncer in a host, and returns what it tells.
+// open opens a Bouncer in a host, with memory by default, and returns what it tells.
 func open(t *testing.T, h *lab.Host, flags Flags) (*Bouncer, *strings.Builder, error) {
 	t.Helper()
 	var (
 		w strings.Builder
 		b *Bouncer
 	)
-	flags.Backend = "memory"
+	flags.Backend = cmp.Or(flags.Backend, "memory")
 	err := h.Do(func() (err error) {
 		b, err = Open(t.Context(), flags, &w)
 		return err
@@ -144,5 +145,46 @@ func TestBroken(t *testing.T) {
 	}
 	if _, _, err := open(t, h, Flags{BanTime: -1}); status(err) != 2 {
 		t.Errorf("a negative time: %v", err)
+	}
+}
+
+// TestBackends opens each by its flag, with the name that -set gives it. There is
+// no such jail, whether there is a server or not.
+func TestBackends(t *testing.T) {
+	t.Parallel()
+	h := lab.New(t).MustHost(t, "host")
+	for _, name := range Backends() {
+		flags := Flags{Act: Act{Apply: true}, Backend: name, Set: "no_such_jail"}
+		b, w, err := open(t, h, flags)
+		if name == "fail2ban" {
+			if err == nil || !strings.Contains(err.Error(), "fail2ban") {
+				t.Errorf("fail2ban: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if _, err := b.Ban(t.Context(), ban.Entry{Prefix: bad, Until: ban.Forever}); err != nil {
+			t.Error(name, err)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(name, err)
+		}
+		again, _ := mustOpen(t, h, flags)
+		var jail ban.Jail
+		if err := again.Adopt(t.Context(), time.Now(), &jail); err != nil {
+			t.Error(name, err)
+		}
+		if _, ok := jail.Banned(time.Now(), bad.Addr()); ok != (name != "memory") {
+			t.Errorf("%s: the ban outlives Close: %v", name, ok)
+		}
+		// Only an ipset has no rules of its own.
+		if got := strings.Contains(w.String(), "note: bans have no effect: ipset: "); got != (name == "ipset") {
+			t.Errorf("%s told %q", name, w)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(name, err)
+		}
 	}
 }

@@ -38,7 +38,7 @@ func TestLoop(t *testing.T) {
 				defer cancel()
 			}
 			begin, looks := time.Now(), 0
-			err := tt.loop.Run(ctx, func(ctx context.Context, now time.Time) error {
+			err := tt.loop.Run(ctx, func(_ context.Context, now time.Time) error {
 				if !now.Equal(time.Now()) {
 					t.Errorf("%s: now is %v", tt.name, now)
 				}

@@ -155,7 +155,7 @@ func Echo(c net.Conn) {
 	_ = c.Close()
 }
 
-// Hang up at once leaves the server in TIME_WAIT.
+// HangUp closes at once, which leaves the server in TIME_WAIT.
 func HangUp(c net.Conn) { _ = c.Close() }
 
 // Dial connects to the server within a time.
