@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +25,20 @@ type Backend struct {
 	rules *nftables.Conn
 
 	mu     sync.Mutex
-	sets   map[kind]bool              // that are there, with their rule
-	mirror map[netip.Prefix]ban.Until // bans put in force here, and found at Open
-	pruned int                        // how many there were after the last look for those that are over
+	sets   map[kind]bool // that are there, with their rule
+	mirror mirror
+	call   uint32 // number of the call under way
+	pruned int    // how many bans there were after the last look for those that are over
+}
+
+// mirror is the bans put in force here, and those found at Open. A call writes its
+// own before it makes them, and takes out those that it could not make.
+type mirror map[netip.Prefix]mark
+
+type mark struct {
+	until ban.Until
+	call  uint32 // the last that asked for it
+	at    int32  // where, among its changes
 }
 
 var (
@@ -35,8 +48,8 @@ var (
 	_ ban.Counter  = (*Backend)(nil)
 )
 
-// Ban implements ban.Backend. The entries go in one transaction, unless some of
-// them cannot be put in force or there is no buffer for all.
+// Ban implements ban.Backend. Up to 10,000 entries are one transaction, unless
+// some of them cannot be put in force or there is no buffer for all.
 func (b *Backend) Ban(ctx context.Context, entries ...ban.Entry) error {
 	return b.apply(ctx, entries, false)
 }
@@ -54,20 +67,35 @@ func (b *Backend) apply(ctx context.Context, entries []ban.Entry, trial bool) er
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	errs := make([]error, len(entries))
-	changes, over := b.plan(entries, errs)
+	changes, over := b.plan(entries, errs, trial)
 	if len(over) > 0 && !trial {
 		if _, err := b.lift(ctx, over); err != nil {
+			b.forget(changes)
 			return err
 		}
 	}
-	return errors.Join(append(errs, b.put(ctx, changes, errs, trial))...)
+	err := b.put(ctx, changes, errs, trial)
+	if err != nil && !trial {
+		b.forget(changes)
+	}
+	b.prune(time.Now())
+	return errors.Join(append(errs, err)...)
 }
 
 // plan sorts out the entries: what is to be put in force, what is over already,
-// and in errs what cannot be.
-func (b *Backend) plan(entries []ban.Entry, errs []error) (changes []change, over []netip.Prefix) {
+// and in errs what cannot be. What is to be put in force is noted in the mirror,
+// but for a trial.
+func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes []change, over []netip.Prefix) {
 	now := time.Now()
-	last := make(map[netip.Prefix]int, len(entries))
+	b.call++
+	if len(b.mirror) == 0 {
+		b.mirror = make(mirror, len(entries))
+	}
+	notes := b.mirror
+	if trial {
+		notes = make(mirror)
+	}
+	changes = make([]change, 0, len(entries))
 	for i := range entries {
 		e := &entries[i]
 		if errs[i] = e.Check(); errs[i] != nil {
@@ -77,26 +105,28 @@ func (b *Backend) plan(entries []ban.Entry, errs []error) (changes []change, ove
 			errs[i] = &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)}
 			continue
 		}
-		last[e.Prefix] = i
-	}
-	changes = make([]change, 0, len(last))
-	for i := range entries {
-		e := &entries[i]
-		if at, ok := last[e.Prefix]; !ok || at != i {
-			continue
+		was := notes[e.Prefix]
+		if was.call == b.call { // the last of the same prefix counts
+			changes[was.at].at, changes[was.at].entry = i, e
+		} else {
+			_, known := b.mirror[e.Prefix]
+			was = mark{call: b.call, at: int32(len(changes))}
+			changes = append(changes, change{at: i, entry: e, known: known})
 		}
-		if e.Until.Over(now) {
-			over = append(over, e.Prefix)
-			continue
-		}
-		_, known := b.mirror[e.Prefix]
-		changes = append(changes, change{at: i, entry: e, known: known})
+		was.until = e.Until
+		notes[e.Prefix] = was
 	}
-	return changes, over
+	return slices.DeleteFunc(changes, func(c change) bool {
+		gone := c.entry.Until.Over(now)
+		if gone {
+			over = append(over, c.entry.Prefix)
+		}
+		return gone
+	}), over
 }
 
-// Unban implements ban.Backend. The prefixes go in one transaction, unless some
-// of them are not banned or there is no buffer for all.
+// Unban implements ban.Backend. Up to 10,000 prefixes are one transaction, unless
+// some of them are not banned or there is no buffer for all.
 func (b *Backend) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
 	if ctx.Err() != nil {
 		return nfnl.Ended(ctx)
@@ -181,17 +211,21 @@ func (b *Backend) Purge(ctx context.Context) error {
 	return nil
 }
 
+// forget takes what was not put in force out of the mirror, or what may not have
+// been.
+func (b *Backend) forget(changes []change) {
+	for _, c := range changes {
+		delete(b.mirror, c.entry.Prefix)
+	}
+}
+
 // prune forgets what is over, each time that there is twice as much.
 func (b *Backend) prune(now time.Time) {
 	const few = 1024
 	if len(b.mirror) < 2*b.pruned+few {
 		return
 	}
-	for p, until := range b.mirror {
-		if until.Over(now) {
-			delete(b.mirror, p)
-		}
-	}
+	maps.DeleteFunc(b.mirror, func(_ netip.Prefix, m mark) bool { return m.until.Over(now) })
 	b.pruned = len(b.mirror)
 }
 

@@ -26,10 +26,11 @@ type Config struct {
 	Ports []Port
 	// Log, if not nil, sends a copy of each dropped packet to nfnetlink_log.
 	Log *Log
-	// NoCounters leaves out the counters of the bans, which take memory and
-	// time: see Backend.Dropped. They are left out before Linux 5.17, which
-	// fails with many. A set that is there already stays as it is.
-	NoCounters bool
+	// Counters makes each ban count what it drops: see Backend.Dropped. They
+	// take memory for each processor, and double the time that a ban takes in
+	// the kernel. Before Linux 5.17, which fails with many, there are none. A set
+	// that is there already stays as it is.
+	Counters bool
 }
 
 // Port is a port of this host, or of one that it forwards to after its address
@@ -42,7 +43,8 @@ type Port struct {
 // Log is where dropped packets go.
 type Log struct {
 	Group uint16 // nfnetlink_log group
-	// Prefix goes with each packet: up to 127 bytes (NF_LOG_PREFIXLEN).
+	// Prefix goes with each packet: up to 127 bytes (NF_LOG_PREFIXLEN) that can
+	// be printed, without quotes.
 	Prefix string
 }
 
@@ -78,8 +80,8 @@ func (c *Config) check() error {
 	if len(c.Table) > maxName || strings.ContainsRune(c.Table, 0) {
 		return fmt.Errorf("table name %q: want up to %d bytes, none of them 0", c.Table, maxName)
 	}
-	if c.Log != nil && (len(c.Log.Prefix) > maxPrefix || strings.ContainsRune(c.Log.Prefix, 0)) {
-		return fmt.Errorf("log prefix %q: want up to %d bytes, none of them 0", c.Log.Prefix, maxPrefix)
+	if c.Log != nil && (len(c.Log.Prefix) > maxPrefix || clean(c.Log.Prefix) != c.Log.Prefix) {
+		return fmt.Errorf("log prefix %q: want up to %d bytes that can be printed, without quotes", c.Log.Prefix, maxPrefix)
 	}
 	for i, p := range c.Ports {
 		switch {

@@ -33,8 +33,8 @@
 // come with the first ban of their kind.
 //
 // An element's comment is the Reason: what is printable of the first 120 bytes,
-// with ' for ". Its counter is what was dropped since it was last banned: a
-// renewal begins at zero.
+// with ' for ". Its counter, with Config.Counters, is what was dropped since it was
+// last banned: a renewal begins at zero.
 //
 // # Time
 //

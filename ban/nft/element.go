@@ -91,7 +91,12 @@ func timeout(u ban.Until, now time.Time) (ms uint64, timed bool) {
 
 // comment is what of a reason is kept: what nft(8) can write and read again.
 func comment(reason string) string {
-	clean := strings.Map(func(r rune) rune {
+	return cut(clean(reason[:min(len(reason), 4*maxComment)]))
+}
+
+// clean leaves out what cannot be printed, and double quotes.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '"':
 			return '\''
@@ -101,13 +106,17 @@ func comment(reason string) string {
 			return -1
 		}
 		return r
-	}, reason[:min(len(reason), 4*maxComment)])
-	for i := range clean {
-		if _, n := utf8.DecodeRuneInString(clean[i:]); i+n > maxComment {
-			return clean[:i]
+	}, s)
+}
+
+// cut takes the first maxComment bytes, and of a rune all or nothing.
+func cut(s string) string {
+	for i := range s {
+		if _, n := utf8.DecodeRuneInString(s[i:]); i+n > maxComment {
+			return s[:i]
 		}
 	}
-	return clean
+	return s
 }
 
 // listed is an element as the kernel has it.

@@ -28,8 +28,8 @@ func Open(ctx context.Context, cfg *Config) (_ *Backend, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
-	full.NoCounters = full.NoCounters || !counts(release())
-	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: make(map[netip.Prefix]ban.Until)}
+	full.Counters = full.Counters && counts(release())
+	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: make(mirror)}
 	if b.nl, err = nfnl.Dial(nfnl.Netfilter, &nfnl.Config{NetNS: full.NetNS}); err != nil {
 		return nil, b.explain("", err)
 	}
@@ -47,7 +47,7 @@ func Open(ctx context.Context, cfg *Config) (_ *Backend, err error) {
 
 // release is the kernel's; empty if it cannot be read.
 func release() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/osrelease") // then there are counters
+	text, _ := os.ReadFile("/proc/sys/kernel/osrelease") // then it has counters
 	return string(text)
 }
 
@@ -80,14 +80,20 @@ func (b *Backend) make(ctx context.Context) error {
 		if b.amiss(have) == "" {
 			return nil
 		}
-		t := b.build(have)
+		t := newBatch(b.cfg.Table)
+		if t.makeTable(have); !have.table.Dormant { // which the kernel wants by itself
+			b.build(t, have)
+		}
 		if err = b.nl.Transaction(ctx, t.end(false)); err == nil {
-			return nil
+			continue
 		}
 		r := t.refusal(err)
 		if err = b.explain(r.what(), r.err); !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	if err == nil {
+		err = fmt.Errorf("nft: %s: somebody changes it each time it is made", b.object(""))
 	}
 	return err
 }
@@ -140,15 +146,8 @@ func (b *Backend) foreign(have state) error {
 	return fmt.Errorf("nft: %s is not a table of bans: it has %s; choose another name (Config.Table), or delete it", b.object(""), what)
 }
 
-// build writes the transaction that makes chains and rules anew, and the sets
-// that are missing.
-func (b *Backend) build(have state) *batch {
-	t := newBatch(b.cfg.Table)
-	var how uint16
-	if !have.exists {
-		how = nfnl.Exclude
-	}
-	t.makeTable(how)
+// build makes chains and rules anew, and the sets that are missing.
+func (b *Backend) build(t *batch, have state) {
 	var names []string
 	for _, c := range have.table.Chains {
 		names = append(names, c.Name)
@@ -166,7 +165,6 @@ func (b *Backend) build(have state) *batch {
 			t.makeRule(c.name, r)
 		}
 	}
-	return t
 }
 
 // kinds are the sets that must be there, in order.
@@ -226,7 +224,7 @@ func (b *Backend) adopt(ctx context.Context) error {
 		return err
 	}
 	for _, l := range list {
-		b.mirror[l.entry.Prefix] = l.entry.Until
+		b.mirror[l.entry.Prefix] = mark{until: l.entry.Until}
 	}
 	return nil
 }
@@ -266,8 +264,8 @@ func (b *Backend) missing(ctx context.Context) error {
 	soon := time.Now().Add(time.Second)
 	var lost []string
 	n := 0
-	for p, until := range b.mirror {
-		if there[p] || until.Over(soon) {
+	for p, m := range b.mirror {
+		if there[p] || m.until.Over(soon) {
 			continue
 		}
 		if n++; n <= 3 {

@@ -14,20 +14,36 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
+// most changes go into one transaction. Larger ones take longer in the kernel, as
+// the table that is being filled grows behind its back (rhashtable), and block
+// other programs that change rules meanwhile.
+const most = 10_000
+
 // rounds is how often a transaction is sent without the one entry that the
 // kernel refused; then the others are given up too.
 const rounds = 16
 
-// put puts changes in force in one transaction. The kernel takes all or none:
-// what it refuses is noted in errs and left out of the next. The error returned
-// is that of the whole.
+// put puts changes in force. The error returned is that of the whole.
 func (b *Backend) put(ctx context.Context, changes []change, errs []error, trial bool) error {
 	order(changes)
+	for part := range slices.Chunk(changes, most) {
+		if err := b.transact(ctx, part, errs, trial); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// transact puts changes in force in one transaction. The kernel takes all or
+// none: what it refuses is noted in errs and left out of the next.
+func (b *Backend) transact(ctx context.Context, changes []change, errs []error, trial bool) error {
 	for round := 0; len(changes) > 0; round++ {
 		t, made := b.encode(changes)
 		err := b.nl.Transaction(ctx, t.end(trial))
 		if err == nil {
-			b.keep(changes, made, trial)
+			for _, k := range made {
+				b.sets[k] = b.sets[k] || !trial
+			}
 			return nil
 		}
 		r := t.refusal(err)
@@ -39,14 +55,18 @@ func (b *Backend) put(ctx context.Context, changes []change, errs []error, trial
 		case r.expired() && round < rounds:
 		case r.item < 0 && len(changes) > 1:
 			half := len(changes) / 2
-			return errors.Join(b.put(ctx, changes[:half:half], errs, trial), b.put(ctx, changes[half:], errs, trial))
+			return errors.Join(b.transact(ctx, changes[:half:half], errs, trial), b.transact(ctx, changes[half:], errs, trial))
 		case errors.Is(r.err, fs.ErrExist) && !allKnown(changes):
 			for i := range changes {
 				changes[i].known = true
 			}
 			order(changes)
 		default:
-			changes = b.leaveOut(changes, max(r.item, 0), r.err, errs, round == rounds)
+			var out []change
+			changes, out = b.leaveOut(changes, max(r.item, 0), r.err, errs, round == rounds)
+			if !trial {
+				b.forget(out)
+			}
 		}
 	}
 	return nil
@@ -107,37 +127,25 @@ func (b *Backend) encode(changes []change) (t *batch, made []kind) {
 	return t, made
 }
 
-// keep notes what is in force now.
-func (b *Backend) keep(changes []change, made []kind, trial bool) {
-	if trial {
-		return
-	}
-	for _, k := range made {
-		b.sets[k] = true
-	}
-	for _, c := range changes {
-		b.mirror[c.entry.Prefix] = c.entry.Until
-	}
-	b.prune(time.Now())
-}
-
 // leaveOut notes why the change at i is not put in force, and with it those that
-// have no chance either, and returns the others.
-func (b *Backend) leaveOut(changes []change, i int, err error, errs []error, all bool) []change {
+// have no chance either, and returns the others, and those.
+func (b *Backend) leaveOut(changes []change, i int, err error, errs []error, all bool) (left, out []change) {
 	full := errors.Is(err, syscall.ENFILE)
 	if full {
 		err = fmt.Errorf("%w: %w", ban.ErrFull, err)
 	}
-	out := changes[i]
-	return slices.DeleteFunc(changes, func(c change) bool {
+	refused := changes[i]
+	for j, c := range changes {
 		// Those before it in the same set had room.
-		hopeless := full && !out.known && !c.known && c.kind() == out.kind() && c.at >= out.at
-		if c.at != out.at && !hopeless && !all {
-			return false
+		hopeless := full && !refused.known && !c.known && c.kind() == refused.kind() && j >= i
+		if j != i && !hopeless && !all {
+			left = append(left, c)
+			continue
 		}
 		errs[c.at] = &ban.EntryError{Prefix: c.entry.Prefix, Err: fmt.Errorf("nft: %s: %w", b.object("set "+c.kind().String()), err)}
-		return true
-	})
+		out = append(out, c)
+	}
+	return left, out
 }
 
 // refusal is what the kernel found wrong in a transaction.
@@ -193,8 +201,7 @@ func (r refusal) what() string {
 	return r.about.object
 }
 
-// lift takes bans back, in one transaction if all are there, and tells which
-// were not.
+// lift takes bans back, and tells which were not in force.
 func (b *Backend) lift(ctx context.Context, prefixes []netip.Prefix) (absent map[netip.Prefix]bool, err error) {
 	absent = make(map[netip.Prefix]bool)
 	changes := make([]change, len(prefixes))
@@ -202,9 +209,15 @@ func (b *Backend) lift(ctx context.Context, prefixes []netip.Prefix) (absent map
 		changes[i].entry = &ban.Entry{Prefix: p}
 	}
 	order(changes)
-	return absent, b.delete(ctx, changes, absent)
+	for part := range slices.Chunk(changes, most) {
+		if err := b.delete(ctx, part, absent); err != nil {
+			return nil, err
+		}
+	}
+	return absent, nil
 }
 
+// delete takes bans back in one transaction, if all are there.
 func (b *Backend) delete(ctx context.Context, changes []change, absent map[netip.Prefix]bool) error {
 	for range rounds {
 		if len(changes) == 0 {

@@ -79,12 +79,12 @@ func (c *Config) lookup(k kind) rule {
 		text, family, offset = "ip6 saddr", 10, 8 // NFPROTO_IPV6, saddr in struct ipv6hdr
 	}
 	if !k.host() {
-		text += " & " + net.IP(k.mask()).String()
+		text += " & " + net.IP(k.mask()).String() + " =="
 	}
 	text += " @" + k.String()
 	if c.Log != nil {
 		if c.Log.Prefix != "" {
-			text += fmt.Sprintf(" log prefix %q group %d", c.Log.Prefix, c.Log.Group)
+			text += fmt.Sprintf(" log prefix \"%s\" group %d", c.Log.Prefix, c.Log.Group)
 		} else {
 			text += fmt.Sprintf(" log group %d", c.Log.Group)
 		}
@@ -146,9 +146,14 @@ func (b *batch) end(trial bool) []nfnl.Message {
 	return append(b.msgs, frame(batchEnd))
 }
 
-// makeTable also wakes a table up that was told to sleep.
-func (b *batch) makeTable(how uint16) {
-	m := request(newTable, nfnl.Create|how)
+// makeTable makes the table, unless somebody else does meanwhile, or wakes up one
+// that sleeps.
+func (b *batch) makeTable(have state) {
+	how := uint16(nfnl.Create)
+	if !have.exists {
+		how |= nfnl.Exclude
+	}
+	m := request(newTable, how)
 	m.String(tableName, b.table)
 	m.U32(tableFlags, 0)
 	b.object(m, "table")
@@ -209,7 +214,7 @@ func (b *batch) makeSet(c *Config, k kind) {
 	if c.Size > 0 {
 		m.Nested(setDesc, func() { m.U32(descSize, c.Size) })
 	}
-	if !c.NoCounters {
+	if c.Counters {
 		m.Nested(setExpr, func() {
 			m.String(exprName, "counter")
 			m.Nested(exprData, func() {})

@@ -87,7 +87,7 @@ func openBanned(n int) (place, error) { return openBlocklist(n, n, n) }
 
 // String describes the table.
 func (b *blocklist) String() string {
-	return fmt.Sprintf("%d bans of IPv4 hosts in nftables, with timeouts and counters, where there are %d", b.n, b.before)
+	return fmt.Sprintf("%d bans of IPv4 hosts in nftables, with timeouts, where there are %d", b.n, b.before)
 }
 
 // fill looks what the work before has left, and makes the table anew.
@@ -149,7 +149,8 @@ func withNFT(do func(context.Context, *nft.Backend) (int, error)) (outcome, erro
 }
 
 func banNFT() (outcome, error) {
-	return withNFT(func(ctx context.Context, b *nft.Backend) (int, error) { return asked, b.Ban(ctx, bans(asked)...) })
+	list := bans(asked)
+	return withNFT(func(ctx context.Context, b *nft.Backend) (int, error) { return asked, b.Ban(ctx, list...) })
 }
 
 func oneNFT() (outcome, error) {

@@ -32,8 +32,9 @@ func googleElements(first, last int) []nftables.SetElement {
 }
 
 func banGoogle() (outcome, error) {
+	list := googleElements(0, asked)
 	return withGoogle(func(c *nftables.Conn, s *nftables.Set) (int, error) {
-		if err := c.SetAddElements(s, googleElements(0, asked)); err != nil {
+		if err := c.SetAddElements(s, list); err != nil {
 			return 0, err
 		}
 		return asked, c.Flush()
@@ -41,10 +42,11 @@ func banGoogle() (outcome, error) {
 }
 
 func banGoogleParts() (outcome, error) {
+	list := googleElements(0, asked)
 	return withGoogle(func(c *nftables.Conn, s *nftables.Set) (int, error) {
 		const part = 1000
 		for i := 0; i < asked; i += part {
-			if err := c.SetAddElements(s, googleElements(i, min(i+part, asked))); err != nil {
+			if err := c.SetAddElements(s, list[i:min(i+part, asked)]); err != nil {
 				return i, err
 			}
 			if err := c.Flush(); err != nil {

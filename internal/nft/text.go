@@ -266,10 +266,19 @@ func (l *lister) key(reg uint64) selector {
 	}
 	s := l.selector(list[0])
 	l.implied(s)
+	s.text += lookedUp(s, list[0])
 	for _, o := range list[1:] {
 		next := l.selector(o)
 		l.implied(next)
-		s.text += " . " + next.text
+		s.text += " . " + next.text + lookedUp(next, o)
 	}
 	return s
+}
+
+// lookedUp is what of an address is looked up.
+func lookedUp(s selector, o operand) string {
+	if o.mask == nil || !isAddr(s) {
+		return ""
+	}
+	return " & " + s.format(o.mask) + " =="
 }
