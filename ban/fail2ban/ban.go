@@ -16,7 +16,7 @@ import (
 // errors.ErrUnsupported, or ban.ErrTooLong if it is longer than all; one that
 // the jail ignores is ban.ErrGuarded.
 func (j *Jails) Ban(ctx context.Context, entries ...ban.Entry) error {
-	s, err := j.open(ctx)
+	s, err := j.again(ctx)
 	if err != nil {
 		return fmt.Errorf("fail2ban: ban: %w", err)
 	}
@@ -115,22 +115,21 @@ func (b *batch) carryOut() error {
 	return nil
 }
 
-// fill bans what is for a jail.
+// fill bans what is for a jail and is not banned there as asked for already:
+// nothing would show when the server is done with an attempt that changes
+// nothing, and one that it is not done with would ban again what is lifted next.
 func (b *batch) fill(j *jail) error {
 	mine := maps.Clone(b.last)
-	maps.DeleteFunc(mine, func(_ netip.Prefix, sent sentence) bool { return sent.jail != j })
+	maps.DeleteFunc(mine, func(p netip.Prefix, sent sentence) bool {
+		return sent.jail != j || sent.held(j.held[p]) && !b.tooLong(j, p)
+	})
 	if len(mine) == 0 {
 		return nil
 	}
-	// A ban is prolonged by another, but never shortened: one that would stay
-	// for too long is lifted first. That happens when the jail's bantime was
-	// longer once.
 	err := b.lift(j, func(yield func(netip.Prefix) bool) {
 		for p := range mine {
-			if t, timed := j.held[p].Time(); j.forever() == timed || timed && t.After(b.now.Add(j.banTime+exact)) {
-				if !yield(p) {
-					return
-				}
+			if b.tooLong(j, p) && !yield(p) {
+				return
 			}
 		}
 	})
@@ -146,6 +145,15 @@ func (b *batch) fill(j *jail) error {
 		return unknown(err)
 	}
 	return b.await(j, mine)
+}
+
+// tooLong reports a ban that must be lifted before it is made anew: the server
+// prolongs bans, and shortens none. There are some when the jail's bantime was
+// longer once.
+func (b *batch) tooLong(j *jail, p netip.Prefix) bool {
+	until, held := j.held[p]
+	t, timed := until.Time()
+	return held && (j.forever() == timed || timed && t.After(b.now.Add(j.banTime+exact)))
 }
 
 func (b *batch) banIP(j *jail, mine map[netip.Prefix]sentence) error {

@@ -17,8 +17,9 @@
 // A ban is an attempt of the source, with its reason: evidence that actions and
 // fail2ban's database keep. The jails' ignoreip is honoured here, as far as it
 // has addresses and no names: fail2ban 1.0 does not for attempts, and no
-// version does for banip. The server checks nothing that it is given; what is
-// sent to it are addresses and plain text.
+// version does for banip. Own addresses, its ignoreself, are for a ban.Guard to
+// keep. The server checks nothing that it is given; what is sent to it are
+// addresses and plain text.
 //
 // The socket is root's. Whoever may write to it may do all that fail2ban does.
 //

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
@@ -88,9 +89,11 @@ func Open(ctx context.Context, cfg *Config) (*Jails, error) {
 			return nil, fmt.Errorf("fail2ban: config: jail %q is no name", name)
 		}
 	}
-	if err := j.Enforcing(ctx); err != nil {
-		return nil, err
+	session, err := j.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fail2ban: open: %w", err)
 	}
+	session.close()
 	return j, nil
 }
 
@@ -105,6 +108,17 @@ type session struct {
 func (s *session) close() {
 	s.client.close()
 	<-s.busy
+}
+
+// again opens a session with a server that was there once: now that it is not, no
+// ban is enforced. That is not fs.ErrNotExist, which a caller could take for
+// that of a ban.
+func (j *Jails) again(ctx context.Context) (*session, error) {
+	s, err := j.open(ctx)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: %s", ban.ErrNotEnforcing, err) //nolint:errorlint // see above
+	}
+	return s, err
 }
 
 func (j *Jails) open(ctx context.Context) (*session, error) {
@@ -147,7 +161,7 @@ func (s *session) ask() error {
 // Enforcing implements ban.Enforcer: the server answers, and has the jails. What
 // their actions do it cannot tell.
 func (j *Jails) Enforcing(ctx context.Context) error {
-	s, err := j.open(ctx)
+	s, err := j.again(ctx)
 	if err != nil {
 		return fmt.Errorf("fail2ban: %w", err)
 	}
@@ -157,7 +171,7 @@ func (j *Jails) Enforcing(ctx context.Context) error {
 
 // Unban implements ban.Backend.
 func (j *Jails) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
-	s, err := j.open(ctx)
+	s, err := j.again(ctx)
 	if err != nil {
 		return fmt.Errorf("fail2ban: unban: %w", err)
 	}
@@ -204,7 +218,7 @@ func (s *session) lift(j *jail, prefixes iter.Seq[netip.Prefix]) error {
 // the last end counts. There are no reasons.
 func (j *Jails) List(ctx context.Context) iter.Seq2[ban.Entry, error] {
 	return func(yield func(ban.Entry, error) bool) {
-		s, err := j.open(ctx)
+		s, err := j.again(ctx)
 		if err != nil {
 			yield(ban.Entry{}, fmt.Errorf("fail2ban: list: %w", err))
 			return

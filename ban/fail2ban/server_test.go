@@ -44,9 +44,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	m.Run()
 	shared.stop()
-	os.Exit(code)
 }
 
 // start returns the server, or skips the test where fail2ban is not installed.

@@ -240,8 +240,15 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: missing}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no socket: %v; want fs.ErrNotExist", err)
 	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: missing, Net: "unix"}) // left behind by a server that died
+	ok(t, err)
+	l.SetUnlinkOnClose(false)
+	ok(t, l.Close())
+	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: missing}); err == nil || !strings.Contains(err.Error(), "is fail2ban-server running") {
+		t.Errorf("nobody listens: %v", err)
+	}
 	s := start(t)
-	_, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{"nope"}})
+	_, err = fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{"nope"}})
 	if !errors.Is(err, ban.ErrNotEnforcing) || !strings.Contains(err.Error(), "UnknownJailException: nope") {
 		t.Errorf("no such jail: %v", err)
 	}
@@ -250,6 +257,31 @@ func TestOpenErrors(t *testing.T) {
 	raw(t, s.socket(), "set", name, "maxretry", "101")
 	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{name}}); err == nil || !strings.Contains(err.Error(), "it counts") {
 		t.Errorf("a jail that counts: %v", err)
+	}
+}
+
+// TestGone: a server that is stopped enforces nothing, and its bans are not said
+// to be lifted.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	link := filepath.Join(t.TempDir(), "sock")
+	ok(t, os.Symlink(s.socket(), link))
+	b, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: link})
+	ok(t, err)
+	ok(t, os.Remove(link))
+	p := netip.MustParsePrefix("198.51.100.9/32")
+	for call, err := range map[string]error{
+		"Ban": b.Ban(t.Context(), ban.Entry{Prefix: p, Until: ban.Forever}), "Unban": b.Unban(t.Context(), p), "Enforcing": b.Enforcing(t.Context()),
+	} {
+		if !errors.Is(err, ban.ErrNotEnforcing) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s without a server: %v; want ErrNotEnforcing", call, err)
+		}
+	}
+	for _, err := range b.List(t.Context()) {
+		if !errors.Is(err, ban.ErrNotEnforcing) {
+			t.Errorf("List without a server: %v", err)
+		}
 	}
 }
 

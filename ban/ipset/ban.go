@@ -19,10 +19,9 @@ const most = 60_000
 // Ban implements ban.Backend. An error that is not of single entries wraps
 // ban.ErrNotEnforcing if a set is gone.
 func (s *Sets) Ban(ctx context.Context, entries ...ban.Entry) error {
-	w := writer{Sets: s, errs: make([]error, len(entries)), pending: make(map[*set][]item, len(s.sets))}
-	now := time.Now()
+	w := writer{Sets: s, now: time.Now(), entries: entries, errs: make([]error, len(entries)), pending: make(map[*set][]int, len(s.sets))}
 	for i := range entries {
-		w.errs[i] = w.sort(now, i, &entries[i])
+		w.errs[i] = w.sort(i)
 	}
 	if err := w.write(ctx); err != nil {
 		return fmt.Errorf("ipset: ban: %w", errors.Join(append(w.errs, err)...))
@@ -33,33 +32,39 @@ func (s *Sets) Ban(ctx context.Context, entries ...ban.Entry) error {
 // writer is one call of Ban.
 type writer struct {
 	*Sets
-	errs    []error // of each entry
-	pending map[*set][]item
+	now     time.Time
+	entries []ban.Entry
+	errs    []error        // of each entry
+	pending map[*set][]int // indices of entries
 	b       nfnl.Builder
 }
 
 // sort finds the set for an entry.
-func (w *writer) sort(now time.Time, at int, e *ban.Entry) error {
+func (w *writer) sort(at int) error {
+	e := &w.entries[at]
 	if err := e.Check(); err != nil {
 		return err
 	}
-	left, timed := e.Until.Left(now)
 	set := w.of(e.Prefix)
-	over := timed && left == 0
+	left, _ := e.Until.Left(w.now)
 	switch {
-	case set == nil && over:
+	case set == nil && e.Until.Over(w.now):
 		return nil
 	case set == nil:
 		return &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("no set for it was chosen (Config.Kinds): %w", errors.ErrUnsupported)}
 	case left > maxTimeout*time.Second:
 		return &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: %v, of %d s at most", ban.ErrTooLong, left, maxTimeout)}
 	}
-	it := item{at: at, del: over, prefix: e.Prefix, until: e.Until}
-	if set.comments && !over {
-		it.comment = comment(e.Reason)
-	}
-	w.pending[set] = append(w.pending[set], it)
+	w.pending[set] = append(w.pending[set], at)
 	return nil
+}
+
+// cmd is what is done about an entry: one that is over is deleted.
+func (w *writer) cmd(at int) uint8 {
+	if w.entries[at].Until.Over(w.now) {
+		return cmdDel
+	}
+	return cmdAdd
 }
 
 func (w *writer) write(ctx context.Context) error {
@@ -74,18 +79,19 @@ func (w *writer) write(ctx context.Context) error {
 }
 
 // fill carries out what is pending for a set, in order.
-func (w *writer) fill(ctx context.Context, set *set, items []item) error {
-	for len(items) > 0 {
-		n, size := 0, 0
-		for ; n < len(items) && items[n].del == items[0].del; n++ {
-			if size += items[n].size(); size > most {
+func (w *writer) fill(ctx context.Context, set *set, pending []int) error {
+	for len(pending) > 0 {
+		cmd := w.cmd(pending[0])
+		n, bytes := 0, 0
+		for ; n < len(pending) && w.cmd(pending[n]) == cmd; n++ {
+			if bytes += size(&w.entries[pending[n]]); bytes > most {
 				break
 			}
 		}
-		if err := w.some(ctx, set, items[:n]); err != nil {
+		if err := w.some(ctx, set, cmd, pending[:n]); err != nil {
 			return gone(err)
 		}
-		items = items[n:]
+		pending = pending[n:]
 	}
 	return nil
 }
@@ -93,18 +99,19 @@ func (w *writer) fill(ctx context.Context, set *set, items []item) error {
 // some carries out one request of many entries. If the kernel refuses one of
 // them those before it are done, and it does not say which it was: then each is
 // done by itself, which changes nothing for those that are done already.
-func (w *writer) some(ctx context.Context, set *set, items []item) error {
-	err := set.explain("add", w.conn.Do(ctx, set.many(&w.b, time.Now(), items), nil))
+func (w *writer) some(ctx context.Context, set *set, cmd uint8, at []int) error {
+	now := time.Now()
+	err := set.explain("add", w.conn.Do(ctx, set.many(&w.b, cmd, now, w.entries, at), nil))
 	if !ofEntry(err) {
 		return err
 	}
-	reqs := make([]nfnl.Message, len(items))
-	for i := range items {
-		reqs[i] = set.one(time.Now(), &items[i], 0)
+	reqs := make([]nfnl.Message, len(at))
+	for i, at := range at {
+		reqs[i] = set.one(cmd, now, &w.entries[at], 0)
 	}
 	return w.conn.Batch(ctx, reqs, func(i int, err error) {
 		if err = set.explain("add", err); err != nil {
-			w.errs[items[i].at] = &ban.EntryError{Prefix: items[i].prefix, Err: err}
+			w.errs[at[i]] = &ban.EntryError{Prefix: w.entries[at[i]].Prefix, Err: err}
 		}
 	})
 }
@@ -123,7 +130,7 @@ func (s *Sets) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
 			errs[i] = &ban.EntryError{Prefix: p, Err: fs.ErrNotExist}
 			continue
 		}
-		reqs = append(reqs, set.one(time.Time{}, &item{del: true, prefix: p}, nfnl.Exclude))
+		reqs = append(reqs, set.one(cmdDel, time.Time{}, &ban.Entry{Prefix: p}, nfnl.Exclude))
 		at = append(at, i)
 	}
 	var lost error

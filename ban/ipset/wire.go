@@ -121,20 +121,11 @@ func (c *Config) flags(s *set, revision uint8) (flags uint32) {
 	return flags
 }
 
-// item is what is done to one entry of a set.
-type item struct {
-	at      int // index of the caller's
-	del     bool
-	prefix  netip.Prefix
-	until   ban.Until
-	comment string
-}
-
-// seconds is the timeout of the entry, rounded up; 0 is for ever. A ban that
-// ends while it is made lasts a second. The millisecond is what an Until is
-// rounded up by: 270 s stay 270 s.
-func (i *item) seconds(now time.Time) uint32 {
-	left, timed := i.until.Left(now)
+// seconds is the timeout of a ban, rounded up; 0 is for ever. One that ends while
+// it is made lasts a second. The millisecond is what an Until is rounded up by:
+// 270 s stay 270 s.
+func seconds(now time.Time, until ban.Until) uint32 {
+	left, timed := until.Left(now)
 	if !timed {
 		return 0
 	}
@@ -143,21 +134,21 @@ func (i *item) seconds(now time.Time) uint32 {
 
 // size is not less than the bytes that put appends: headers, an IPv6 address, a
 // prefix length, a timeout, and the comment with its NUL and padding.
-func (i *item) size() int {
-	if i.comment == "" {
+func size(e *ban.Entry) int {
+	if e.Reason == "" {
 		return 44
 	}
-	return 44 + 8 + len(i.comment)
+	return 44 + 8 + min(len(e.Reason), maxComment)
 }
 
-// many is the request that adds or deletes several entries. The kernel does so
-// one by one, and stops at the first that it refuses.
-func (s *set) many(b *nfnl.Builder, now time.Time, items []item) nfnl.Message {
-	s.begin(b, items[0].cmd(), 0)
+// many is the request that adds or deletes, by cmd, the entries of these indices.
+// The kernel does so one by one, and stops at the first that it refuses.
+func (s *set) many(b *nfnl.Builder, cmd uint8, now time.Time, entries []ban.Entry, at []int) nfnl.Message {
+	s.begin(b, cmd, 0)
 	b.U32(attrLineNo|netOrder, 0) // it must be there; entries have none
 	b.Nested(attrADT, func() {
-		for i := range items {
-			s.put(b, now, &items[i])
+		for _, i := range at {
+			s.put(b, cmd, now, &entries[i])
 		}
 	})
 	return b.Message()
@@ -165,24 +156,17 @@ func (s *set) many(b *nfnl.Builder, now time.Time, items []item) nfnl.Message {
 
 // one is the request about a single entry. With flags nfnl.Exclude, deleting one
 // that is not there is an error.
-func (s *set) one(now time.Time, i *item, flags uint16) nfnl.Message {
+func (s *set) one(cmd uint8, now time.Time, e *ban.Entry, flags uint16) nfnl.Message {
 	var b nfnl.Builder
-	s.begin(&b, i.cmd(), flags)
-	s.put(&b, now, i)
+	s.begin(&b, cmd, flags)
+	s.put(&b, cmd, now, e)
 	return b.Message()
 }
 
-func (i *item) cmd() uint8 {
-	if i.del {
-		return cmdDel
-	}
-	return cmdAdd
-}
-
-func (s *set) put(b *nfnl.Builder, now time.Time, i *item) {
+func (s *set) put(b *nfnl.Builder, cmd uint8, now time.Time, e *ban.Entry) {
 	b.Nested(attrData, func() {
 		b.Nested(attrIP, func() {
-			if a := i.prefix.Addr(); s.ipv6 {
+			if a := e.Prefix.Addr(); s.ipv6 {
 				v := a.As16()
 				b.Bytes(attrIPv6|netOrder, v[:])
 			} else {
@@ -191,14 +175,17 @@ func (s *set) put(b *nfnl.Builder, now time.Time, i *item) {
 			}
 		})
 		if s.typ == hashNet {
-			b.U8(attrCIDR, uint8(i.prefix.Bits()))
+			b.U8(attrCIDR, uint8(e.Prefix.Bits()))
 		}
-		if i.del {
+		if cmd == cmdDel {
 			return
 		}
-		b.U32(attrTimeout|netOrder, i.seconds(now))
-		if s.comments && i.comment != "" {
-			b.String(attrComment, i.comment)
+		b.U32(attrTimeout|netOrder, seconds(now, e.Until))
+		if !s.comments || e.Reason == "" {
+			return
+		}
+		if text := comment(e.Reason); text != "" {
+			b.String(attrComment, text)
 		}
 	})
 }

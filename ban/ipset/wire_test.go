@@ -22,9 +22,9 @@ var (
 )
 
 // entries reads what many writes, which is laid out as the kernel's lists are.
-func entries(t testing.TB, s *set, items ...item) (got []element) {
+func entries(t testing.TB, s *set, e ban.Entry) (got []element) {
 	t.Helper()
-	m := s.many(new(nfnl.Builder), testNow, items)
+	m := s.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{e}, []int{0})
 	more, err := s.elements(m.Data, func(e element) bool {
 		got = append(got, e)
 		return true
@@ -38,23 +38,23 @@ func entries(t testing.TB, s *set, items ...item) (got []element) {
 func TestRoundTrip(t *testing.T) {
 	four, six := netip.MustParsePrefix("198.51.100.9/32"), netip.MustParsePrefix("2001:db8:1::/64")
 	for _, tt := range []struct {
-		set  *set
-		item item
-		want element
+		set   *set
+		entry ban.Entry
+		want  element
 	}{
-		{testHosts, item{prefix: four, until: ban.For(testNow, 270*time.Second), comment: "why"}, element{prefix: four, timeout: 270, comment: "why"}},
-		{testHosts, item{prefix: four, until: ban.For(testNow, 269*time.Second+2)}, element{prefix: four, timeout: 269}},
-		{testHosts, item{prefix: four, until: ban.For(testNow, 269*time.Second+2*time.Millisecond)}, element{prefix: four, timeout: 270}},
-		{testHosts, item{prefix: four, until: ban.At(testNow)}, element{prefix: four, timeout: 1}},
-		{testHosts, item{prefix: four, until: ban.For(testNow, maxTimeout*time.Second)}, element{prefix: four, timeout: maxTimeout}},
-		{testHosts, item{prefix: four, until: ban.Forever}, element{prefix: four}},
-		{testNets6, item{prefix: six, until: ban.Forever}, element{prefix: six}},
+		{testHosts, ban.Entry{Prefix: four, Until: ban.For(testNow, 270*time.Second), Reason: "why"}, element{prefix: four, timeout: 270, comment: "why"}},
+		{testHosts, ban.Entry{Prefix: four, Until: ban.For(testNow, 269*time.Second+2)}, element{prefix: four, timeout: 269}},
+		{testHosts, ban.Entry{Prefix: four, Until: ban.For(testNow, 269*time.Second+2*time.Millisecond)}, element{prefix: four, timeout: 270}},
+		{testHosts, ban.Entry{Prefix: four, Until: ban.At(testNow)}, element{prefix: four, timeout: 1}},
+		{testHosts, ban.Entry{Prefix: four, Until: ban.For(testNow, maxTimeout*time.Second)}, element{prefix: four, timeout: maxTimeout}},
+		{testHosts, ban.Entry{Prefix: four, Until: ban.Forever}, element{prefix: four}},
+		{testNets6, ban.Entry{Prefix: six, Until: ban.Forever}, element{prefix: six}},
 	} {
-		if got := entries(t, tt.set, tt.item); len(got) != 1 || got[0] != tt.want {
-			t.Errorf("%+v: %+v, want %+v", tt.item, got, tt.want)
+		if got := entries(t, tt.set, tt.entry); len(got) != 1 || got[0] != tt.want {
+			t.Errorf("%+v: %+v, want %+v", tt.entry, got, tt.want)
 		}
-		if n := len(tt.set.one(testNow, &tt.item, 0).Data); n > tt.item.size()+40 {
-			t.Errorf("%+v: %d bytes, and size says %d", tt.item, n, tt.item.size())
+		if n := len(tt.set.one(cmdAdd, testNow, &tt.entry, 0).Data); n > size(&tt.entry)+40 {
+			t.Errorf("%+v: %d bytes, and size says %d", tt.entry, n, size(&tt.entry))
 		}
 	}
 }
@@ -75,9 +75,8 @@ func TestComment(t *testing.T) {
 }
 
 func TestDecodeAllocations(t *testing.T) {
-	var e item
-	e.prefix, e.until = netip.MustParsePrefix("198.51.100.9/32"), ban.Forever
-	m := testHosts.many(new(nfnl.Builder), testNow, []item{e, e, e})
+	e := ban.Entry{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Until: ban.Forever}
+	m := testHosts.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{e}, []int{0, 0, 0})
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := testHosts.elements(m.Data, func(element) bool { return true }); err != nil {
 			t.Error(err)
@@ -88,8 +87,8 @@ func TestDecodeAllocations(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(testHosts.many(new(nfnl.Builder), testNow, []item{{prefix: netip.MustParsePrefix("198.51.100.9/32"), until: ban.Forever, comment: "why"}}).Data)
-	f.Add(testNets6.one(testNow, &item{prefix: netip.MustParsePrefix("2001:db8:1::/64"), until: ban.Forever}, 0).Data)
+	f.Add(testHosts.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Until: ban.Forever, Reason: "why"}}, []int{0}).Data)
+	f.Add(testNets6.many(new(nfnl.Builder), cmdAdd, testNow, []ban.Entry{{Prefix: netip.MustParsePrefix("2001:db8:1::/64"), Until: ban.Forever}}, []int{0}).Data)
 	f.Add(testHosts.create(&Config{HashSize: 1, MaxElem: 2}, 6, 300).Data)
 	f.Add([]byte{0})
 	f.Fuzz(func(t *testing.T, b []byte) {

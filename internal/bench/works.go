@@ -38,6 +38,9 @@ var subjects = []subject{
 	{banWorks, openEmpty},
 	{bannedWorks, openBanned},
 	{oneWorks, openSingles},
+	{ipsetWorks, openIpsetEmpty},
+	{ipsetListWorks, openIpsetFull},
+	{ipsetOneWorks, openIpsetSingle},
 }
 
 const (
