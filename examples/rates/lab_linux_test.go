@@ -35,7 +35,8 @@ func TestFlood(t *testing.T) {
 			if l := p.Await("banned", bad.Source(ipv6)); l.Reason != source+" opened "+text || len(l.Evidence) == 0 {
 				w.Errorf("%+v", l)
 			}
-			if l := p.Await("cut", bad.Source(ipv6)); !l.Cut.Done {
+			// Without a ban the last of them are still coming.
+			if l := p.Await("cut", bad.Source(ipv6)); !l.Cut.Done && w.Ban != "memory" {
 				w.Errorf("%+v", l)
 			}
 			w.Gone(held)

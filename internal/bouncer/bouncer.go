@@ -26,7 +26,7 @@ import (
 var backends = map[string]func(context.Context, *Flags) (ban.Backend, error){
 	"memory": func(context.Context, *Flags) (ban.Backend, error) { return new(ban.Memory), nil },
 	"nft": func(ctx context.Context, f *Flags) (ban.Backend, error) {
-		return backend(nft.Open(ctx, &nft.Config{Table: f.Set}))
+		return backend(nft.Open(ctx, &nft.Config{Table: f.Set, Counters: true}))
 	},
 	"fail2ban": func(ctx context.Context, f *Flags) (ban.Backend, error) {
 		var cfg fail2ban.Config

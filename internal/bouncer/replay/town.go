@@ -70,7 +70,7 @@ func New(t *testing.T, backend string) *Town {
 		}
 		w.ok(sets.Close())
 	case "nft":
-		b, err := nft.Open(t.Context(), &nft.Config{NetNS: w.Server.NetNS(), Table: Set})
+		b, err := nft.Open(t.Context(), &nft.Config{NetNS: w.Server.NetNS(), Table: Set, Counters: true})
 		w.ok(err)
 		w.keep(b)
 		w.counter = b
