@@ -95,7 +95,12 @@ func TestRefusedCountsAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(replay.Patience); time.Now().Before(end); {
-		bad.Come(false, 443, 3)
+		for range 3 {
+			if c, err := bad.Dial(false, 443, replay.Patience); err == nil {
+				_ = replay.Over(c) // by the server, or cut
+				_ = c.Close()
+			}
+		}
 		if _, ok := p.Find("banned", bad.Source(false)); ok {
 			return
 		}

@@ -165,7 +165,7 @@ func (b *Bouncer) enforcing(ctx context.Context) {
 	if !ok {
 		return
 	}
-	if err := e.Enforcing(ctx); err != nil {
+	if err := e.Enforcing(ctx); err != nil && ctx.Err() == nil {
 		b.tell.note("bans have no effect", err)
 	}
 }

@@ -238,15 +238,21 @@ func (v *Visitor) Banned(ipv6 bool, port uint16) {
 	if w.Ban == "memory" {
 		return
 	}
-	if c, err := v.Dial(ipv6, port, 300*time.Millisecond); err == nil {
-		w.Errorf("a connection from %v is let in", c.LocalAddr())
-	}
-	if w.counter == nil {
-		return
-	}
-	packets, _, err := w.counter.Dropped(w.Context(), netip.MustParsePrefix(v.Source(ipv6)))
-	if packets == 0 || err != nil {
-		w.Errorf("%s: %d packets dropped: %v", v.Source(ipv6), packets, err)
+	for end := time.Now().Add(Patience); ; {
+		if c, err := v.Dial(ipv6, port, 300*time.Millisecond); err == nil {
+			w.Fatalf("a connection from %v is let in", c.LocalAddr())
+		}
+		if w.counter == nil {
+			return
+		}
+		packets, _, err := w.counter.Dropped(w.Context(), netip.MustParsePrefix(v.Source(ipv6)))
+		w.ok(err)
+		if packets > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			w.Fatalf("%s: no packet was dropped", v.Source(ipv6))
+		}
 	}
 }
 
