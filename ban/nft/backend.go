@@ -31,16 +31,6 @@ type Backend struct {
 	pruned int    // how many bans there were after the last look for those that are over
 }
 
-// mirror is the bans put in force here, and those found at Open. A call writes its
-// own before it makes them, and takes out those that it could not make.
-type mirror map[netip.Prefix]mark
-
-type mark struct {
-	until ban.Until
-	call  uint32 // the last that asked for it
-	at    int32  // where, among its changes
-}
-
 var (
 	_ ban.Backend  = (*Backend)(nil)
 	_ ban.Checker  = (*Backend)(nil)
@@ -96,25 +86,34 @@ func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes [
 		notes = make(mirror)
 	}
 	changes = make([]change, 0, len(entries))
+	ended := false // some have
 	for i := range entries {
 		e := &entries[i]
 		if errs[i] = e.Check(); errs[i] != nil {
 			continue
 		}
-		if left, timed := e.Until.Left(now); timed && left == longest {
+		left, timed := e.Until.Left(now)
+		ended = ended || timed && left == 0
+		if timed && left == longest {
 			errs[i] = &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)}
 			continue
 		}
-		was := notes[e.Prefix]
+		key := keyOf(e.Prefix)
+		was, known := notes[key]
+		if trial {
+			_, known = b.mirror[key]
+		}
 		if was.call == b.call { // the last of the same prefix counts
 			changes[was.at].at, changes[was.at].entry = i, e
 		} else {
-			_, known := b.mirror[e.Prefix]
 			was = mark{call: b.call, at: int32(len(changes))}
 			changes = append(changes, change{at: i, entry: e, known: known})
 		}
 		was.until = e.Until
-		notes[e.Prefix] = was
+		notes[key] = was
+	}
+	if !ended {
+		return changes, nil
 	}
 	return slices.DeleteFunc(changes, func(c change) bool {
 		gone := c.entry.Until.Over(now)
@@ -215,7 +214,7 @@ func (b *Backend) Purge(ctx context.Context) error {
 // been.
 func (b *Backend) forget(changes []change) {
 	for _, c := range changes {
-		delete(b.mirror, c.entry.Prefix)
+		delete(b.mirror, keyOf(c.entry.Prefix))
 	}
 }
 
@@ -225,7 +224,7 @@ func (b *Backend) prune(now time.Time) {
 	if len(b.mirror) < 2*b.pruned+few {
 		return
 	}
-	maps.DeleteFunc(b.mirror, func(_ netip.Prefix, m mark) bool { return m.until.Over(now) })
+	maps.DeleteFunc(b.mirror, func(_ key, m mark) bool { return m.until.Over(now) })
 	b.pruned = len(b.mirror)
 }
 

@@ -39,8 +39,8 @@
 // # Time
 //
 // A ban lasts 20 ms at least, and 292 years at most, short of Forever
-// (ban.ErrTooLong). The end that List gives is within a tick of the kernel's
-// clock (1 to 10 ms) of that asked for.
+// (ban.ErrTooLong). It ends within a tick of the kernel's clock (1 to 10 ms) of
+// what was asked for, or later by as much as the call took.
 //
 // # Privileges
 //

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -207,9 +206,10 @@ func (b *Backend) amissChain(want chain, have nftables.ListedChain) string {
 	for _, r := range have.Rules {
 		rules = append(rules, r.Text())
 	}
-	if !want.base { // the rules are in the order in which the sets came
+	if !want.base { // in the order in which the sets came, or twice if two programs made one
 		slices.Sort(wanted)
 		slices.Sort(rules)
+		rules = slices.Compact(rules)
 	}
 	if slices.Equal(wanted, rules) {
 		return ""
@@ -224,7 +224,7 @@ func (b *Backend) adopt(ctx context.Context) error {
 		return err
 	}
 	for _, l := range list {
-		b.mirror[l.entry.Prefix] = mark{until: l.entry.Until}
+		b.mirror[keyOf(l.entry.Prefix)] = mark{until: l.entry.Until}
 	}
 	return nil
 }
@@ -235,15 +235,13 @@ func (b *Backend) adopt(ctx context.Context) error {
 // banned again or unbanned. That others' rules accept a packet, before or after,
 // does not matter.
 func (b *Backend) Enforcing(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	have, err := b.state(ctx)
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for k := range have.kinds() { // made by another process
-		b.sets[k] = true
-	}
+	b.made(slices.Collect(maps.Keys(have.kinds()))) // by another process
 	if what := b.amiss(have); what != "" {
 		return fmt.Errorf("nft: %s: %w: %s; open the backend anew to mend it", b.object(""), ban.ErrNotEnforcing, what)
 	}
@@ -256,9 +254,9 @@ func (b *Backend) missing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := make(map[netip.Prefix]bool, len(list))
+	there := make(map[key]bool, len(list))
 	for _, l := range list {
-		there[l.entry.Prefix] = true
+		there[keyOf(l.entry.Prefix)] = true
 	}
 	// A ban may end in the kernel a tick before its end here.
 	soon := time.Now().Add(time.Second)
@@ -269,7 +267,7 @@ func (b *Backend) missing(ctx context.Context) error {
 			continue
 		}
 		if n++; n <= 3 {
-			lost = append(lost, p.String())
+			lost = append(lost, p.prefix().String())
 		}
 	}
 	if n == 0 {

@@ -41,8 +41,8 @@ func (b *Backend) transact(ctx context.Context, changes []change, errs []error, 
 		t, made := b.encode(changes)
 		err := b.nl.Transaction(ctx, t.end(trial))
 		if err == nil {
-			for _, k := range made {
-				b.sets[k] = b.sets[k] || !trial
+			if !trial {
+				b.made(made)
 			}
 			return nil
 		}
@@ -53,14 +53,14 @@ func (b *Backend) transact(ctx context.Context, changes []change, errs []error, 
 		case r.whole && !r.large:
 			return b.explain(r.what(), r.err)
 		case r.expired() && round < rounds:
-		case r.item < 0 && len(changes) > 1:
-			half := len(changes) / 2
-			return errors.Join(b.transact(ctx, changes[:half:half], errs, trial), b.transact(ctx, changes[half:], errs, trial))
 		case errors.Is(r.err, fs.ErrExist) && !allKnown(changes):
 			for i := range changes {
 				changes[i].known = true
 			}
 			order(changes)
+		case r.item < 0 && len(changes) > 1:
+			half := len(changes) / 2
+			return errors.Join(b.transact(ctx, changes[:half:half], errs, trial), b.transact(ctx, changes[half:], errs, trial))
 		default:
 			var out []change
 			changes, out = b.leaveOut(changes, max(r.item, 0), r.err, errs, round == rounds)
@@ -125,6 +125,13 @@ func (b *Backend) encode(changes []change) (t *batch, made []kind) {
 		first = last
 	}
 	return t, made
+}
+
+// made notes sets that are there now.
+func (b *Backend) made(kinds []kind) {
+	for _, k := range kinds {
+		b.sets[k] = true
+	}
 }
 
 // leaveOut notes why the change at i is not put in force, and with it those that
@@ -234,7 +241,7 @@ func (b *Backend) delete(ctx context.Context, changes []change, absent map[netip
 		err := b.nl.Transaction(ctx, t.end(false))
 		if err == nil {
 			for _, c := range changes {
-				delete(b.mirror, c.entry.Prefix)
+				delete(b.mirror, keyOf(c.entry.Prefix))
 			}
 			return nil
 		}
@@ -267,7 +274,7 @@ func (b *Backend) present(ctx context.Context, changes []change, absent map[neti
 			left = append(left, changes[i])
 		case errors.Is(err, fs.ErrNotExist):
 			absent[changes[i].entry.Prefix] = true
-			delete(b.mirror, changes[i].entry.Prefix)
+			delete(b.mirror, keyOf(changes[i].entry.Prefix))
 		default:
 			broken = err
 		}

@@ -3,10 +3,9 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
-
-	"fmt"
 
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/internal/nfnl"

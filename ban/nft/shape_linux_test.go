@@ -183,6 +183,8 @@ func TestPurge(t *testing.T) {
 	t.Parallel()
 	h := lab.New(t).MustHost(t, "host")
 	b := open(t, h, nft.Config{Table: "mine"})
+	ok(t, b.Check(t.Context(), some...)) // makes no sets
+	ok(t, b.Enforcing(t.Context()))
 	ok(t, b.Ban(t.Context(), some...))
 	ok(t, b.Purge(t.Context()))
 	if err := b.Ban(t.Context(), some...); !errors.Is(err, ban.ErrNotEnforcing) {
@@ -277,5 +279,25 @@ func TestConfig(t *testing.T) {
 		if _, err := nft.Open(t.Context(), &cfg); err == nil {
 			t.Errorf("Open(%+v) went well", cfg)
 		}
+	}
+}
+
+// TestOneTransaction: 10,000 hosts are banned, and unbanned, all or none, also
+// without privileges outside.
+func TestOneTransaction(t *testing.T) {
+	t.Parallel()
+	h := lab.New(t).MustHost(t, "host")
+	b := open(t, h, nft.Config{})
+	var entries []ban.Entry
+	var prefixes []netip.Prefix
+	for i := range 10_000 {
+		p := ban.Host(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}))
+		entries, prefixes = append(entries, ban.Entry{Prefix: p, Until: ban.For(time.Now(), time.Hour)}), append(prefixes, p)
+	}
+	before := generation(t, h)
+	ok(t, b.Ban(t.Context(), entries...))
+	ok(t, b.Unban(t.Context(), prefixes...))
+	if n := generation(t, h) - before; n != 2 {
+		t.Errorf("%d transactions, want 2", n)
 	}
 }

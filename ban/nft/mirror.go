@@ -1,0 +1,36 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/connsleuth/connsleuth/ban"
+)
+
+// mirror is the bans put in force here, and those found at Open. A call writes its
+// own before it makes them, and takes out those that it could not make.
+type mirror map[key]mark
+
+// key is a prefix without pointers, so that the garbage collector need not look at
+// each of many.
+type key struct {
+	high, low uint64
+	kind
+}
+
+type mark struct {
+	until ban.Until
+	call  uint32 // the last that asked for it
+	at    int32  // where, among its changes
+}
+
+func keyOf(p netip.Prefix) key {
+	a := p.Addr().As16()
+	return key{binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:]), kindOf(p)}
+}
+
+func (k key) prefix() netip.Prefix {
+	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, k.high), k.low)
+	p, _ := k.kind.prefix(b[16-k.size():]) // it is made of one
+	return p
+}
