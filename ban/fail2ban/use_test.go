@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,7 +129,6 @@ func TestAttempt(t *testing.T) {
 			t.Errorf("%v; want ErrGuarded", f)
 		}
 	}
-	ok(t, j.Ban(t.Context(), entries[0])) // again
 	out := s.client(t, "get", "connsleuth", "banip")
 	notes, err := os.ReadFile(s.path("notes"))
 	ok(t, err)
@@ -140,10 +140,13 @@ func TestAttempt(t *testing.T) {
 	if strings.Contains(out, "203.0.113") || strings.Contains(out, "2001:db8:5::") {
 		t.Errorf("ignored, and banned: %s", out)
 	}
+	ok(t, j.Ban(t.Context(), entries[0])) // again
 	ok(t, j.Unban(t.Context(), p4, p6))
 	if err := j.Unban(t.Context(), p4); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Unban of what is not banned: %v", err)
 	}
+	// The next attempt comes after all that the server has not seen to yet.
+	ok(t, j.Ban(t.Context(), ban.Entry{Prefix: netip.MustParsePrefix("198.51.100.78/32"), Until: ban.Forever}))
 	if out := s.client(t, "get", "connsleuth", "banip"); strings.Contains(out, "100.77") || strings.Contains(out, "db8:7:") {
 		t.Errorf("still banned: %s", out)
 	}
@@ -212,9 +215,8 @@ func TestBanTime(t *testing.T) {
 	}
 	// A ban that was prolonged has a time of its own, which the jail's does not
 	// shorten; others follow the jail's.
-	for range 2 {
-		ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), time.Hour)}))
-	}
+	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), time.Hour)}))
+	raw(t, p.socket(), "set", long, "banip", host.Addr().String())
 	raw(t, p.socket(), "set", long, "bantime", "400")
 	check(time.Hour, false)
 	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), 400*time.Second)}))
@@ -283,6 +285,23 @@ func TestGone(t *testing.T) {
 			t.Errorf("List without a server: %v", err)
 		}
 	}
+}
+
+// TestBusy: more callers at once than the server lets wait.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 8 {
+				if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket()}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestServers: what is no fail2ban-server, and one that is slow.

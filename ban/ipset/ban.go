@@ -52,7 +52,7 @@ func (w *writer) sort(at int) error {
 		return nil
 	case set == nil:
 		return &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("no set for it was chosen (Config.Kinds): %w", errors.ErrUnsupported)}
-	case left > maxTimeout*time.Second:
+	case left > maxTimeout*time.Second+time.Millisecond: // see seconds
 		return &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: %v, of %d s at most", ban.ErrTooLong, left, maxTimeout)}
 	}
 	w.pending[set] = append(w.pending[set], at)

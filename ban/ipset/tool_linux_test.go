@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,12 +157,27 @@ func TestPoison(t *testing.T) {
 	for _, at := range []int{0, 1500, 4999} {
 		entries[at].Prefix = zero
 	}
+	long := netip.MustParsePrefix("198.51.100.1/32")
+	entries[1400] = ban.Entry{Prefix: long, Until: ban.For(time.Now(), 2147484*time.Second)}
+	entries[1401].Until = ban.For(time.Now(), 2147483*time.Second)
 	failed, only := ban.Failed(s.Ban(t.Context(), entries...))
-	if len(failed) != 3 || !only || failed[0].Prefix != zero || !strings.Contains(failed[0].Error(), "IPSET_ERR_HASH_ELEM") {
-		t.Errorf("3 of the address 0: %v", failed)
+	var got []netip.Prefix
+	for _, f := range failed {
+		got = append(got, f.Prefix)
 	}
-	if n := len(list(t, s)); n != 4997 {
-		t.Errorf("%d in force, want 4997", n)
+	if want := []netip.Prefix{zero, long, zero, zero}; !slices.Equal(got, want) || !only {
+		t.Fatalf("refused: %v, want %v", failed, want)
+	}
+	if !errors.Is(failed[1], ban.ErrTooLong) || !strings.Contains(failed[3].Error(), "IPSET_ERR_HASH_ELEM") {
+		t.Errorf("refused: %v", failed)
+	}
+	in := list(t, s)
+	if len(in) != 4996 {
+		t.Errorf("%d in force, want 4996", len(in))
+	}
+	e := in[entries[1401].Prefix.String()]
+	if left, timed := e.Until.Left(time.Now()); !timed || left < 2147400*time.Second {
+		t.Errorf("the longest ban: %v", e)
 	}
 }
 
