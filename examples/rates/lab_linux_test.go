@@ -53,7 +53,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// TestFor ends by itself; TestFor without the capability says what it takes.
+// TestFor ends by itself, and without the capability says what it takes.
 func TestFor(t *testing.T) {
 	t.Parallel()
 	w := replay.New(t, "memory")
