@@ -33,13 +33,19 @@ func main() {
 		if *limit == 0 || *silence <= 0 {
 			return bouncer.Usagef("-limit %d -silence %v: want more than 0", *limit, *silence)
 		}
-		// Each source for itself: a network is not banned for its neighbours.
-		sources := detect.Sources{Ports: ports, Allow: flags.Allow, Many: -1}
-		if *busy {
-			return run(ctx, flags, loop, detect.PerSource{Sources: sources, State: sockdiag.Established, Limit: *limit})
-		}
-		return run(ctx, flags, loop, detect.IdleFlood{Sources: sources, Limit: *limit, Silence: *silence})
+		sources := detect.Sources{Ports: ports, Allow: flags.Allow}
+		return run(ctx, flags, loop, detector(sources, *limit, *busy, *silence))
 	})
+}
+
+// detector judges each source by what it does itself: a network is not banned for
+// some sources in it.
+func detector(sources detect.Sources, limit uint64, busy bool, silence time.Duration) detect.Detector {
+	sources.Many = -1
+	if busy {
+		return detect.PerSource{Sources: sources, State: sockdiag.Established, Limit: limit}
+	}
+	return detect.IdleFlood{Sources: sources, Limit: limit, Silence: silence}
 }
 
 func run(ctx context.Context, flags bouncer.Flags, loop bouncer.Loop, detector detect.Detector) error {
