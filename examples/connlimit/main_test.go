@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -29,16 +30,14 @@ func TestNetwork(t *testing.T) {
 		})
 	}
 	for _, busy := range []bool{false, true} {
-		for limit, want := range map[uint64]string{60: "", 58: "203.0.113.1/32"} {
+		for limit, want := range map[uint64]string{60: "[]", 58: "[203.0.113.1/32]"} {
 			d := detector(detect.Sources{Ports: []uint16{443}}, limit, busy, time.Minute)
-			var got string
+			var got []netip.Prefix
 			for _, f := range detect.Find(detect.Host{Now: time.Now(), Sockets: rows}, d) {
-				for _, p := range f.Sources {
-					got += p.String()
-				}
+				got = append(got, f.Sources...)
 			}
-			if got != want {
-				t.Errorf("busy %v, limit %d: %q, want %q", busy, limit, got, want)
+			if fmt.Sprint(got) != want {
+				t.Errorf("busy %v, limit %d: %v, want %s", busy, limit, got, want)
 			}
 		}
 	}
