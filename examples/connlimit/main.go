@@ -11,8 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
@@ -23,35 +21,40 @@ import (
 
 func main() {
 	var flags bouncer.Flags
-	flags.Register(flag.CommandLine, 5*time.Minute)
+	flags.Register(flag.CommandLine, 270*time.Second)
+	var loop bouncer.Loop
+	loop.Register(flag.CommandLine, 5*time.Minute)
 	var ports bouncer.Ports
 	flag.Var(&ports, "ports", "`PORTS` of this host to look at, joined by commas; all if empty")
 	limit := flag.Uint64("limit", 60, "`N` connections of a source are normal")
 	busy := flag.Bool("busy", false, "count connections that carry data, too")
 	silence := flag.Duration("silence", time.Minute, "`TIME` without data after which a connection is idle")
-	bantime := flag.Duration("bantime", 270*time.Second, "`TIME` that a ban lasts")
-	flag.Parse()
-
-	sources := detect.Sources{Ports: ports, Allow: flags.Allow}
-	var detector detect.Detector = detect.IdleFlood{Sources: sources, Limit: *limit, Silence: *silence}
-	if *busy {
-		detector = detect.PerSource{Sources: sources, State: sockdiag.Established, Limit: *limit}
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, flags, detector, *bantime); err != nil {
-		fmt.Fprintln(os.Stderr, "connlimit:", err)
-		os.Exit(1)
-	}
+	bouncer.Main("bans sources that hold many connections and do nothing with them.", func(ctx context.Context) error {
+		if *limit == 0 || *silence <= 0 {
+			return bouncer.Usagef("-limit %d -silence %v: want more than 0", *limit, *silence)
+		}
+		sources := detect.Sources{Ports: ports, Allow: flags.Allow}
+		return run(ctx, flags, loop, detector(sources, *limit, *busy, *silence))
+	})
 }
 
-func run(ctx context.Context, flags bouncer.Flags, detector detect.Detector, bantime time.Duration) error {
+// detector judges each source by what it does itself: a network is not banned for
+// some sources in it.
+func detector(sources detect.Sources, limit uint64, busy bool, silence time.Duration) detect.Detector {
+	sources.Many = -1
+	if busy {
+		return detect.PerSource{Sources: sources, State: sockdiag.Established, Limit: limit}
+	}
+	return detect.IdleFlood{Sources: sources, Limit: limit, Silence: silence}
+}
+
+func run(ctx context.Context, flags bouncer.Flags, loop bouncer.Loop, detector detect.Detector) error {
 	b, err := bouncer.Open(ctx, flags, os.Stdout)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	return b.Every(ctx, func(ctx context.Context, now time.Time) error {
+	return loop.Run(ctx, func(ctx context.Context, now time.Time) error {
 		sockets := b.Sockets.All(ctx, sockdiag.Query{Info: true})
 		findings, err := detect.Scan(detect.Host{Now: now}, sockets, nil, detector)
 		if err != nil {
@@ -65,11 +68,12 @@ func run(ctx context.Context, flags bouncer.Flags, detector detect.Detector, ban
 			}
 			for _, source := range f.Sources {
 				entries = append(entries, ban.Entry{
-					Prefix: source, Until: ban.For(now, bantime), Evidence: string(evidence),
+					Prefix: source, Until: flags.Until(now), Evidence: string(evidence),
 					Reason: fmt.Sprintf("Conn Cnt: %d is greater than limit:%d", f.Count, f.Limit),
 				})
 			}
 		}
-		return b.Ban(ctx, entries)
+		_, err = b.Ban(ctx, entries...)
+		return err
 	})
 }

@@ -1,19 +1,18 @@
 // Command timewait bans sources that leave many connections in TIME_WAIT behind:
-// at each look, every connection of a source in TIME_WAIT on one of the ports
-// counts, and who comes to -maxretry of them within -findtime is banned for ever,
-// or for -bantime. By default it only says what it would do.
+// at each look, every connection of a source that is new in TIME_WAIT on one of
+// the ports counts, and who comes to -maxretry of them within -findtime is banned
+// for ever, or for -bantime. By default it only says what it would do.
 //
 //	go run ./examples/timewait [-apply] [-backend NAME] [-ports 80,443] [-allow PREFIXES]
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
@@ -23,60 +22,86 @@ import (
 
 func main() {
 	var flags bouncer.Flags
-	flags.Register(flag.CommandLine, 10*time.Minute)
+	flags.Register(flag.CommandLine, 0) // with an end they came straight back
+	var loop bouncer.Loop
+	loop.Register(flag.CommandLine, 10*time.Minute)
 	ports := bouncer.Ports{80, 443}
 	flag.Var(&ports, "ports", "`PORTS` of this host to look at, joined by commas")
 	jail := ban.Jail{MaxRetry: 40, FindTime: 750 * time.Second}
 	flag.IntVar(&jail.MaxRetry, "maxretry", jail.MaxRetry, "`N` connections earn a ban")
 	flag.DurationVar(&jail.FindTime, "findtime", jail.FindTime, "`TIME` in which they are counted together")
-	flag.DurationVar(&jail.BanTime, "bantime", 0, "`TIME` that a ban lasts; 0 is for ever: with an end they came straight back")
-	flag.Parse()
-	jail.Forever, jail.Ignore = jail.BanTime == 0, flags.Allow
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, flags, ports, &jail); err != nil {
-		fmt.Fprintln(os.Stderr, "timewait:", err)
-		os.Exit(1)
-	}
+	bouncer.Main("bans sources that leave many connections in TIME_WAIT behind.", func(ctx context.Context) error {
+		jail.BanTime, jail.Forever, jail.Ignore = flags.BanTime, flags.BanTime == 0, flags.Allow
+		if err := jail.Check(); err != nil {
+			return bouncer.Usagef("%w", err)
+		}
+		if len(ports) == 0 || jail.MaxRetry == 0 || jail.FindTime == 0 {
+			return bouncer.Usagef("-ports, -maxretry and -findtime must not be empty or 0")
+		}
+		return run(ctx, flags, loop, &watch{ports: ports, jail: jail})
+	})
 }
 
-func run(ctx context.Context, flags bouncer.Flags, ports []uint16, jail *ban.Jail) error {
-	if err := jail.Check(); err != nil {
-		return err
-	}
+func run(ctx context.Context, flags bouncer.Flags, loop bouncer.Loop, w *watch) error {
 	b, err := bouncer.Open(ctx, flags, os.Stdout)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if err := b.Adopt(ctx, time.Now(), jail); err != nil {
+	if err := b.Adopt(ctx, time.Now(), &w.jail); err != nil {
 		return err
 	}
-	return b.Every(ctx, func(ctx context.Context, now time.Time) error {
-		hits, err := waiting(ctx, b.Sockets, ports)
+	return loop.Run(ctx, func(ctx context.Context, now time.Time) error {
+		hits, err := w.look(ctx, b.Sockets)
 		if err != nil {
 			return err
 		}
-		return b.Ban(ctx, jail.Add(now, hits...))
+		refused, err := b.Ban(ctx, w.jail.Add(now, hits...)...)
+		for _, p := range refused {
+			w.jail.Pardon(p) // it is not banned: count it anew
+		}
+		return err
 	})
 }
 
-// waiting counts the connections in TIME_WAIT of each source.
-func waiting(ctx context.Context, diag *sockdiag.Conn, ports []uint16) ([]ban.Hit, error) {
-	counts := make(map[netip.Addr]int)
-	for _, port := range ports {
+// ends are those of a connection.
+type ends struct{ local, remote netip.AddrPort }
+
+// watch is what goes on from look to look.
+type watch struct {
+	ports []uint16
+	jail  ban.Jail
+	seen  map[ends]bool // by the look before: TIME_WAIT lasts a minute
+}
+
+// look counts the connections of each source that are new in TIME_WAIT, and keeps
+// three of them as evidence.
+func (w *watch) look(ctx context.Context, diag *sockdiag.Conn) ([]ban.Hit, error) {
+	counts, rows, seen := make(map[netip.Addr]int), make(map[netip.Addr][]sockdiag.Socket), make(map[ends]bool)
+	for _, port := range w.ports {
 		q := sockdiag.Query{States: sockdiag.States(sockdiag.TimeWait), LocalPort: port}
 		for s, err := range diag.All(ctx, q) {
 			if err != nil {
 				return nil, err
 			}
-			counts[s.Remote.Addr()]++
+			seen[ends{s.Local, s.Remote}] = true
+			source := s.Remote.Addr()
+			if w.seen[ends{s.Local, s.Remote}] {
+				continue
+			}
+			if counts[source]++; len(rows[source]) < 3 {
+				rows[source] = append(rows[source], s)
+			}
 		}
 	}
+	w.seen = seen
 	var hits []ban.Hit
 	for source, n := range counts {
-		hits = append(hits, ban.Hit{Source: source, Count: n, Reason: fmt.Sprintf("%d in TIME_WAIT", n)})
+		evidence, err := json.Marshal(rows[source])
+		if err != nil {
+			return nil, err
+		}
+		hits = append(hits, ban.Hit{Source: source, Count: n, Reason: fmt.Sprintf("%d in TIME_WAIT", n), Evidence: string(evidence)})
 	}
 	return hits, nil
 }

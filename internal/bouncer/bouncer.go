@@ -10,10 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/ban/cut"
+	"github.com/connsleuth/connsleuth/ban/fail2ban"
+	"github.com/connsleuth/connsleuth/ban/ipset"
+	"github.com/connsleuth/connsleuth/ban/nft"
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -21,6 +25,28 @@ import (
 // backends open what bans, by name.
 var backends = map[string]func(context.Context, *Flags) (ban.Backend, error){
 	"memory": func(context.Context, *Flags) (ban.Backend, error) { return new(ban.Memory), nil },
+	"nft": func(ctx context.Context, f *Flags) (ban.Backend, error) {
+		return backend(nft.Open(ctx, &nft.Config{Table: f.Set, Counters: true}))
+	},
+	"fail2ban": func(ctx context.Context, f *Flags) (ban.Backend, error) {
+		var cfg fail2ban.Config
+		if f.Set != "" {
+			cfg.Jails = strings.Split(f.Set, ",")
+		}
+		return backend(fail2ban.Open(ctx, &cfg))
+	},
+	"ipset": func(ctx context.Context, f *Flags) (ban.Backend, error) {
+		// What others add by hand goes away by itself.
+		return backend(ipset.Open(ctx, &ipset.Config{Name: f.Set, Timeout: 300 * time.Second}))
+	},
+}
+
+// backend keeps a nil pointer out of the interface.
+func backend[B ban.Backend](b B, err error) (ban.Backend, error) {
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // Backends are the names that -backend takes.
@@ -28,7 +54,9 @@ func Backends() []string { return slices.Sorted(maps.Keys(backends)) }
 
 // Bouncer bans by a backend, and cuts.
 type Bouncer struct {
-	Conntrack *conntrack.Conn // nil where it cannot be had and nothing is to be done
+	// Conntrack is nil in a dry run that may not use it: Blind says why.
+	Conntrack *conntrack.Conn
+	Blind     error
 	Sockets   *sockdiag.Conn
 	Proc      fs.FS
 
@@ -39,45 +67,107 @@ type Bouncer struct {
 }
 
 // Open opens what the flags ask for. What is done is told to w. Without -apply
-// nothing is opened that could change anything: bans are kept in memory.
+// nothing is opened that could change anything: bans are kept in memory, and the
+// journal is left alone.
 func Open(ctx context.Context, flags Flags, w io.Writer) (_ *Bouncer, err error) {
-	b := &Bouncer{flags: flags, Proc: os.DirFS("/proc"), tell: teller{w: w, json: flags.JSON}}
+	if flags.BanTime < 0 {
+		return nil, Usagef("-bantime %v: want 0 or more", flags.BanTime)
+	}
+	b := &Bouncer{flags: flags, Proc: os.DirFS("/proc"), tell: teller{w: w, json: flags.JSON, now: time.Now}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
 		}
 	}()
-	if b.Sockets, err = sockdiag.Dial(&sockdiag.Config{NetNS: flags.NetNS}); err != nil {
+	if b.Sockets, err = sockdiag.Dial(nil); err != nil {
 		return nil, err
 	}
-	if b.Conntrack, err = conntrack.Dial(&conntrack.Config{NetNS: flags.NetNS}); err != nil && flags.Apply {
-		return nil, err
+	if err := b.track(ctx); err != nil {
+		if b.Blind = err; flags.Apply {
+			return nil, err
+		}
+		b.tell.note("no flows, but sockets only, are in what a ban would cut", err)
 	}
 	b.cutter = cut.Cutter{Conntrack: b.Conntrack, Sockets: b.Sockets, Proc: b.Proc}
-	open, ok := backends[flags.Backend]
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("-backend %q: want one of %v", flags.Backend, Backends())
-	case !flags.Apply:
-		open = backends["memory"]
+	open := backends["memory"]
+	if flags.Apply {
+		open = backends[flags.Backend]
 	}
 	next, err := open(ctx, &flags)
 	if err != nil {
 		return nil, err
 	}
-	system := ban.Systems(
-		ban.SystemOf(b.Proc, os.DirFS("/etc"), os.Getenv("SSH_CONNECTION")),
-		cut.Sessions(b.Sockets, flags.Sessions...))
-	b.backend = ban.Guard{Allow: flags.Allow, System: system}.Protect(next)
-	if flags.Journal == "" || !flags.Apply {
-		return b, nil
+	b.guard(next)
+	if !flags.Apply {
+		return b, b.tell.err
 	}
-	j, err := ban.OpenJournal(flags.Journal, b.backend)
-	if err != nil {
+	if err := b.restore(ctx); err != nil {
 		return nil, err
 	}
+	b.enforcing(ctx)
+	return b, b.tell.err
+}
+
+// track opens the tracker, and finds out whether it may be asked.
+func (b *Bouncer) track(ctx context.Context) error {
+	ct, err := conntrack.Dial(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := ct.Usage(ctx); err != nil {
+		return errors.Join(err, ct.Close())
+	}
+	b.Conntrack = ct
+	return nil
+}
+
+// guard puts a guard in front of a backend.
+func (b *Bouncer) guard(next ban.Backend) {
+	system := ban.Systems(
+		ban.SystemOf(b.Proc, os.DirFS("/etc"), os.Getenv("SSH_CONNECTION")),
+		cut.Sessions(b.Sockets, b.flags.Sessions...))
+	b.backend = ban.Guard{Allow: b.flags.Allow, System: system}.Protect(next)
+}
+
+// restore bans again what the journal says, if there is one.
+func (b *Bouncer) restore(ctx context.Context) error {
+	if b.flags.Journal == "" {
+		return nil
+	}
+	j, err := ban.OpenJournal(b.flags.Journal, b.backend)
+	if err != nil {
+		return err
+	}
 	b.backend = j
-	return b, j.Restore(ctx)
+	if n := j.Damaged(); n > 0 {
+		b.tell.note("the journal is damaged", fmt.Errorf("%s: %d records could not be read, and were passed over", b.flags.Journal, n))
+	}
+	entries := j.Entries()
+	err = j.Restore(ctx)
+	failed, all := ban.Failed(err)
+	if !all {
+		return err
+	}
+	refused := byPrefix(failed)
+	for _, e := range entries {
+		if why, no := refused[e.Prefix]; no {
+			b.tell.refused(e, why)
+		} else {
+			b.tell.entry("restored", e)
+		}
+	}
+	return nil
+}
+
+// enforcing tells when bans have no effect.
+func (b *Bouncer) enforcing(ctx context.Context) {
+	e, ok := b.backend.(ban.Enforcer)
+	if !ok {
+		return
+	}
+	if err := e.Enforcing(ctx); err != nil && ctx.Err() == nil {
+		b.tell.note("bans have no effect", err)
+	}
 }
 
 // Close lets go of everything. The bans stay.
@@ -95,6 +185,9 @@ func (b *Bouncer) Close() error {
 	return errors.Join(errs...)
 }
 
+// Note tells of something that is not as it should be.
+func (b *Bouncer) Note(what string, err error) { b.tell.note(what, err) }
+
 // Adopt makes the bans that are in force known to a Jail.
 func (b *Bouncer) Adopt(ctx context.Context, now time.Time, jail *ban.Jail) error {
 	for e, err := range b.backend.List(ctx) {
@@ -106,58 +199,53 @@ func (b *Bouncer) Adopt(ctx context.Context, now time.Time, jail *ban.Jail) erro
 	return nil
 }
 
-// Every calls look at once and then every so often, until ctx ends or there were
-// as many rounds as wanted. An error of look ends it; that ctx ended is none.
-func (b *Bouncer) Every(ctx context.Context, look func(context.Context, time.Time) error) error {
-	tick := time.NewTicker(max(b.flags.Every, time.Millisecond))
-	defer tick.Stop()
-	for n := 1; ; n++ {
-		err := look(ctx, time.Now())
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil || n == b.flags.Rounds {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// Ban bans the entries, or says that it would, and cuts what they have open. An
-// entry that is refused is told; the error is that of what broke.
-func (b *Bouncer) Ban(ctx context.Context, entries []ban.Entry) error {
+// Ban bans the entries, or says that it would, and cuts what they have open.
+// Those that are refused are told and returned; the error is that of what broke.
+func (b *Bouncer) Ban(ctx context.Context, entries ...ban.Entry) (refused []netip.Prefix, err error) {
 	if len(entries) == 0 {
-		return nil
+		return nil, nil
 	}
-	err := b.backend.Ban(ctx, entries...)
+	err = b.backend.Ban(ctx, entries...)
 	failed, all := ban.Failed(err)
-	refused := make(map[netip.Prefix]error)
-	for _, f := range failed {
-		refused[f.Prefix] = f.Err
-	}
+	why := byPrefix(failed)
 	var banned []netip.Prefix
 	for _, e := range entries {
-		switch why, no := refused[e.Prefix]; {
+		switch err, no := why[e.Prefix]; {
 		case no:
-			b.tell.refused(e, why)
+			b.tell.refused(e, err)
+			refused = append(refused, e.Prefix)
 		case all && !b.flags.Apply:
-			p, err := b.cutter.Preview(ctx, e.Prefix)
-			b.tell.would(e, p, err)
+			b.preview(ctx, e)
 		case all:
-			b.tell.banned(e)
+			b.tell.entry("banned", e)
 			banned = append(banned, e.Prefix)
 		}
 	}
 	if !all {
-		return err
+		return refused, err
 	}
+	return refused, errors.Join(b.cut(ctx, banned), b.tell.err)
+}
+
+func byPrefix(failed []*ban.EntryError) map[netip.Prefix]error {
+	by := make(map[netip.Prefix]error, len(failed))
+	for _, f := range failed {
+		by[f.Prefix] = f.Err
+	}
+	return by
+}
+
+func (b *Bouncer) preview(ctx context.Context, e ban.Entry) {
+	p, err := b.cutter.Preview(ctx, e.Prefix)
+	b.tell.would(e, p, err)
+}
+
+// cut ends what banned sources have open.
+func (b *Bouncer) cut(ctx context.Context, banned []netip.Prefix) error {
 	if len(banned) == 0 {
 		return nil
 	}
+	b.enforcing(ctx)
 	report, err := b.cutter.Sources(ctx, nil, banned...)
 	b.tell.cut(banned, report)
 	return err

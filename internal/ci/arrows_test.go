@@ -44,6 +44,9 @@ var arrows = map[string][]string{
 	"ban/ipset":    {"ban", "internal/nfnl", unix},
 	"ban/nft":      {"ban", "internal/nfnl", "internal/nft", unix},
 
+	"internal/bouncer":        {"ban", "ban/cut", "ban/fail2ban", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
+	"internal/bouncer/replay": {"ban", "ban/ipset", "ban/nft", "internal/lab", "internal/nft"},
+
 	"internal/ci":            {},
 	"internal/ci/kernels":    {},
 	"internal/fixture":       {},
@@ -57,7 +60,7 @@ var arrows = map[string][]string{
 }
 
 // examples is what every example may import.
-var examples = append(public(), "internal/incidents", "internal/lab")
+var examples = append(public(), "internal/bouncer", "internal/incidents", "internal/lab")
 
 func public() []string {
 	return []string{

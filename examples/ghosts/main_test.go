@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/connsleuth/connsleuth/internal/bouncer/replay"
+)
+
+func TestMain(m *testing.M) { replay.Main(m, main) }

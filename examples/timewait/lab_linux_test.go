@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/bouncer/replay"
+	"github.com/connsleuth/connsleuth/sockdiag"
+)
+
+// TestFlood is S4: of three sources in each family that leave connections in
+// TIME_WAIT on port 443, those that come to 40 are banned for ever.
+func TestFlood(t *testing.T) {
+	replay.Each(t, func(w *replay.Town) {
+		bad, near, few := w.Visitor(1), w.Visitor(2), w.Visitor(3)
+		w.Serve(443, replay.HangUp)
+		w.Serve(5060, replay.Echo)
+		p := replay.Start(w.T, w.Server, w.Args("-every", "100ms")...)
+		held := bad.Open(false, 5060, 1)
+		near.Come(false, 443, 39)
+		for _, ipv6 := range []bool{false, true} {
+			few.Come(ipv6, 443, 5)
+			bad.Come(ipv6, 443, 45)
+			l := p.Await("banned", bad.Source(ipv6))
+			var rows []sockdiag.Socket
+			if err := json.Unmarshal(l.Evidence, &rows); err != nil || l.Until != "forever" || len(rows) == 0 || rows[0].State != sockdiag.TimeWait {
+				w.Errorf("%+v: evidence %s: %v", l, l.Evidence, err)
+			}
+			p.Await("cut", bad.Source(ipv6))
+		}
+		w.Gone(held)
+		if l, ok := p.Find("banned", near.Source(false)); ok {
+			w.Fatalf("banned with 39 connections: %+v", l)
+		}
+		near.Come(false, 443, 1)
+		p.Await("banned", near.Source(false))
+		p.Stop(syscall.SIGTERM)
+		for _, l := range p.Lines() {
+			if l.Prefix == few.Source(false) || l.Prefix == few.Source(true) || l.Prefix == near.Source(true) || l.Action == "note" {
+				w.Errorf("told: %+v", l)
+			}
+		}
+		bad.Banned(false, 5060)
+		bad.Banned(true, 5060)
+		few.Served(5060)
+		switch w.Ban {
+		case "nft":
+			w.Lists(bad.Addr4().String()+" counter", "2001:db8:101:: counter")
+		case "ipset":
+			w.Lists(bad.Addr4().String()+" timeout 0 ", "2001:db8:101::/64 timeout 0 ")
+		}
+	})
+}
+
+// TestDryRun: without -apply and without any capability it says what it would do.
+func TestDryRun(t *testing.T) {
+	t.Parallel()
+	w := replay.New(t, "memory")
+	bad := w.Visitor(1)
+	w.Serve(443, replay.HangUp)
+	w.Serve(22, replay.Echo)
+	p := replay.StartPlain(t, w.Server, "-json", "-every", "100ms", "-maxretry", "3", "-bantime", "1h")
+	p.Await("note", "")
+	bad.Come(true, 443, 5)
+	l := p.Await("would-ban", bad.Source(true))
+	if until, err := time.Parse(time.RFC3339, l.Until); err != nil || !until.After(l.Time.Add(59*time.Minute)) {
+		t.Errorf("would ban until %s: %v", l.Until, err)
+	}
+	var preview struct{ Sockets, Flows int }
+	if err := json.Unmarshal(l.Preview, &preview); err != nil || preview.Sockets == 0 || preview.Flows != 0 {
+		t.Errorf("preview %s: %v", l.Preview, err)
+	}
+	// One with a live session on port 22 is not.
+	bad.Open(false, 22, 1)
+	bad.Come(false, 443, 5)
+	p.Await("refused", bad.Source(false))
+	p.Stop(syscall.SIGINT)
+}
+
+// TestRefusedCountsAnew: who was protected and is not any more, is banned when it
+// goes on.
+func TestRefusedCountsAnew(t *testing.T) {
+	t.Parallel()
+	w := replay.New(t, "memory")
+	bad := w.Visitor(1)
+	w.Serve(443, replay.HangUp)
+	w.Serve(22, replay.Echo)
+	session := bad.Open(false, 22, 1)[0]
+	p := replay.Start(t, w.Server, w.Args("-every", "100ms", "-maxretry", "3")...)
+	bad.Come(false, 443, 5)
+	p.Await("refused", bad.Source(false))
+	if err := session.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(replay.Patience); time.Now().Before(end); {
+		for range 3 {
+			if c, err := bad.Dial(false, 443, replay.Patience); err == nil {
+				_ = replay.Over(c) // by the server, or cut
+				_ = c.Close()
+			}
+		}
+		if _, ok := p.Find("banned", bad.Source(false)); ok {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Error("never banned")
+}
+
+// TestUsage: arguments that make no sense are told, with status 2.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	w := replay.New(t, "memory")
+	for _, args := range [][]string{
+		{"apply"}, {"-every", "-1s"}, {"-bantime", "-1s"}, {"-maxretry", "0"}, {"-maxretry", "-1"}, {"-backend", "iptables"},
+		{"-ports", ""}, {"-ports", "0"}, {"-allow", "192.0.2.0/33"}, {"-findtime", "0"},
+	} {
+		p := replay.Start(t, w.Server, append(args, "-rounds", "1")...)
+		if status := p.Wait(); status != 2 {
+			out, log := p.Text()
+			t.Errorf("%q: status %d: %s%s", args, status, out, log)
+		}
+	}
+}
