@@ -367,7 +367,7 @@ func testClosed(t *testing.T, r *run) {
 func testConcurrent(t *testing.T, r *run) {
 	const workers, each = 4, 16
 	h := r.hosts(workers * each)
-	until := in(time.Hour)
+	until, began := in(time.Hour), time.Now()
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
@@ -387,6 +387,7 @@ func testConcurrent(t *testing.T, r *run) {
 		})
 	}
 	wg.Wait()
+	r.took = time.Since(began)
 	var want []ban.Entry
 	for i, p := range h {
 		if i%each%2 != 0 {
