@@ -178,11 +178,12 @@ var knownCases = []causeCase{
 			{"resolved", func(s *seen) { s.counters = counted(conntrack.Stats{ClashResolve: 7}) }, ""},
 		}},
 	{"C27", CauseRateLimited, certain, seen{how: Counted, counters: &Counters{Window: time.Second, Refused: 226, Errors: 15, RateLimited: 211}},
-		[]string{"226 packets were refused and 15 ICMP errors sent", "held back 211"},
+		[]string{"226 packets were refused and 15 ICMP errors sent", "held back 211 (`net.ipv4.icmp_ratelimit`)"},
 		[]miss{
 			{"all are told", func(s *seen) { s.counters = &Counters{Refused: 226, Errors: 226} }, ""},
 			{"a rule drops", func(s *seen) { s.counters = &Counters{Refused: 226} }, ""},
 			{"not counted", func(s *seen) { s.counters = &Counters{Refused: 226, Errors: 15} }, "C27"},
+			{"counted, and none", func(s *seen) { s.counters, s.kernel = &Counters{Refused: 226, Errors: 15}, "6.12.1" }, ""},
 			{"a full table", func(s *seen) { s.usage = full(1000) }, "S1"},
 		}},
 	{"L1", CauseIdleFlood, certain, seen{load: load(sockdiag.Established, true)}, []string{"192.0.2.7/32 holds 684", "1000 of 1024 descriptors"},

@@ -101,8 +101,8 @@ type Counters struct {
 	Refused, Errors uint64
 	// RateLimited are ICMP errors that were not sent, for one peer's limit or
 	// for that of all (IcmpOutRateLimitHost, IcmpOutRateLimitGlobal and those
-	// of ICMPv6).
-	RateLimited uint64
+	// of ICMPv6); RateLimited6 those of them that are ICMPv6's.
+	RateLimited, RateLimited6 uint64
 }
 
 // Load is what one source holds.

@@ -166,13 +166,15 @@ func (in *installed) takeNotes() []error {
 }
 
 // last yields what went wrong in removing what was installed, before the error
-// that ends Watch.
-func (in *installed) last(yield func(Verdict, error) bool) func(Verdict, error) bool {
+// that ends Watch. It is removed after end, once nothing more is read that
+// could switch something on again.
+func (in *installed) last(yield func(Verdict, error) bool, end func()) func(Verdict, error) bool {
 	return func(v Verdict, err error) bool {
 		_, missed := errors.AsType[*Lost](err)
 		_, less := errors.AsType[*Degraded](err)
 		if err != nil && !missed && !less {
-			if end := in.close(); end != nil && !yield(Verdict{}, end) {
+			end()
+			if left := in.close(); left != nil && !yield(Verdict{}, left) {
 				return false
 			}
 		}

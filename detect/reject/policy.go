@@ -5,8 +5,10 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/detect/packet"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // Rules, as nft(8) and iptables(8) print them, that look a source up.
@@ -90,7 +92,16 @@ func explainFragment(e *known, v *Verdict) {
 
 // C22: the tracker knows the connection.
 func isRuleOrder(e *known) bool {
-	return e.here() && (e.State == Established || e.State == Related || e.State == StateUnknown && e.reason.Passes())
+	return e.here() && (e.State == Established || e.State == Related || e.State == StateUnknown && (e.reason.Passes() || e.wasReset()))
+}
+
+// wasReset reports a packet of a connection that is made here, of which all that
+// was seen is the RST with which a rule answered it. The RST closes the entry
+// (nf_reject: nf_ct_set_closing).
+func (e *known) wasReset() bool {
+	return e.Refusal == ResetSent && e.goesOn() && e.reason.Kind == ReasonNone && e.socketIn(sockdiag.Established) &&
+		e.Entry.Result == Present && e.Entry.Value.Has(conntrack.FieldTCP) &&
+		(e.Entry.Value.TCP.State == conntrack.TCPClose || e.Entry.Value.TCP.State == conntrack.TCPEstablished)
 }
 
 func explainRuleOrder(e *known, v *Verdict) {

@@ -119,24 +119,35 @@ func explainInsertFailed(e *known, v *Verdict) {
 }
 
 // C27. Packets that rules drop are refused without an error too, so that the
-// kernel's own count is what proves it.
+// kernel's own count is what proves it; Linux before 6.2 has none.
 func isRateLimited(e *known) bool {
 	c := e.Counters.Value
-	fewer := c.Errors > 0 && c.Refused >= 10 && c.Refused/2 > c.Errors
+	fewer := c.Errors > 0 && c.Refused >= 10 && c.Refused/2 > c.Errors && !e.since(6, 2)
 	return e.Packet.Result != Present && e.Counters.Result == Present && (c.RateLimited > 0 || fewer)
 }
 
 func explainRateLimited(e *known, v *Verdict) {
 	c := e.Counters.Value
 	v.Confidence = detect.Certain
-	v.Summary = fmt.Sprintf("in %v, %d packets were refused and %d ICMP errors sent; the kernel held back %d (net.ipv4.icmp_ratelimit): whoever "+
-		"counts errors sees a part of what is refused, and most senders wait in vain", c.Window, c.Refused, c.Errors, c.RateLimited)
+	v.Summary = fmt.Sprintf("in %v, %d packets were refused and %d ICMP errors sent; the kernel held back %d (%s): whoever "+
+		"counts errors sees a part of what is refused, and most senders wait in vain", c.Window, c.Refused, c.Errors, c.RateLimited, c.limits())
 	if c.RateLimited == 0 {
 		v.Confidence = detect.Likely
 		v.missing("how many errors the kernel held back; a rule that drops sends none either", "nstat -az IcmpOutRateLimitHost IcmpOutRateLimitGlobal")
 	}
 	v.fix("count the packets that are logged before they are refused, not the errors",
 		"for TCP: `reject with tcp reset`, which no limit holds back",
-		"to have more sent: `sysctl net.ipv4.icmp_ratelimit`, milliseconds for each peer, and `net.ipv4.icmp_msgs_per_sec` for all (IPv6: "+
-			"`net.ipv6.icmp.ratelimit`)")
+		"to have more sent: lower "+c.limits()+", milliseconds for each peer; of IPv4, `net.ipv4.icmp_msgs_per_sec` limits all together")
+}
+
+// limits names the settings that held errors back, or those that can.
+func (c *Counters) limits() string {
+	const v4, v6 = "`net.ipv4.icmp_ratelimit`", "`net.ipv6.icmp.ratelimit`"
+	switch {
+	case c.RateLimited6 == c.RateLimited && c.RateLimited6 > 0:
+		return v6
+	case c.RateLimited6 == 0 && c.RateLimited > 0:
+		return v4
+	}
+	return v4 + " and " + v6
 }

@@ -50,7 +50,10 @@ type Verdict struct {
 // String returns cause, confidence and summary on one line.
 func (v Verdict) String() string {
 	times := ""
-	if v.Count > 1 {
+	switch {
+	case v.Ports > 0:
+		times = fmt.Sprintf(" (%d times, %d ports)", v.Count, v.Ports)
+	case v.Count > 1:
 		times = fmt.Sprintf(" (%d times)", v.Count)
 	}
 	return plain(fmt.Sprintf("%s%s, %s: %s", v.Cause, times, v.Confidence, v.Summary))
@@ -97,14 +100,15 @@ type verdictJSON struct {
 	Fix        []string   `json:"fix"`
 	Flow       *flowJSON  `json:"flow"`
 	Count      int        `json:"count"`
+	Ports      int        `json:"ports"`
 	First      *time.Time `json:"first"`
 	Last       *time.Time `json:"last"`
 }
 
 type flowJSON struct {
 	Src   netip.Addr `json:"src"`
-	Dst   netip.Addr `json:"dst"`
-	Proto string     `json:"proto"`
+	Dst   netip.Addr `json:"dst,omitzero"`
+	Proto string     `json:"proto,omitempty"`
 	Sport *uint16    `json:"sport,omitempty"`
 	Dport *uint16    `json:"dport,omitempty"`
 	Type  *uint8     `json:"type,omitempty"`
@@ -118,18 +122,20 @@ type flowJSON struct {
 //	  "cause": "ghost", "rule": "C05", "confidence": "certain", "summary": "…",
 //	  "facts": ["…"], "missing": ["…"], "decide": "…", "fix": ["…"],
 //	  "flow": {"src": "192.0.2.1", "dst": "192.0.2.2", "proto": "tcp", "sport": 40000, "dport": 443},
-//	  "count": 3, "first": "2026-11-21T09:11:51.123456789Z", "last": "2026-11-21T09:11:54.123456789Z"
+//	  "count": 3, "ports": 0, "first": "2026-11-21T09:11:51.123456789Z", "last": "2026-11-21T09:11:54.123456789Z"
 //	}
 //
 // Without a packet "flow" is null, and so are "first" and "last" when they are
-// zero. The flow of ICMP has "type", "code" and "id" for ports, those of other
-// protocols neither, and their number for a name. Instants are RFC 3339 in UTC.
+// zero. Of flows that are not told apart ("ports" above 0) "flow" has only the
+// source, and is null for those of all sources. The flow of ICMP has "type",
+// "code" and "id" for ports, those of other protocols neither, and their number
+// for a name. Instants are RFC 3339 in UTC.
 // The evidence is left out.
 func (v Verdict) MarshalJSON() ([]byte, error) {
 	return json.Marshal(verdictJSON{
 		Cause: v.Cause, Rule: v.Rule, Confidence: v.Confidence.String(), Summary: v.Summary,
 		Facts: orEmpty(v.Facts), Missing: orEmpty(v.Missing), Decide: v.Decide, Fix: orEmpty(v.Fix),
-		Flow: newFlowJSON(v.Flow), Count: v.Count, First: instant(v.First), Last: instant(v.Last),
+		Flow: newFlowJSON(v.Flow), Count: v.Count, Ports: v.Ports, First: instant(v.First), Last: instant(v.Last),
 	})
 }
 
@@ -148,6 +154,9 @@ func instant(t time.Time) *time.Time {
 func newFlowJSON(t conntrack.Tuple) *flowJSON {
 	if t == (conntrack.Tuple{}) {
 		return nil
+	}
+	if !t.Dst.IsValid() {
+		return &flowJSON{Src: t.Src}
 	}
 	j := &flowJSON{Src: t.Src, Dst: t.Dst, Proto: t.Proto.String()}
 	switch uint8(t.Proto) {
