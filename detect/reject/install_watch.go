@@ -131,6 +131,13 @@ func (w *watch) lostPairs(s Source, l *nflog.Lost) {
 	}
 }
 
+// logsBefore reports that packets are logged on their way in unless they are of a
+// known connection, and that none of them was lost lately. The answer to one
+// that was not logged then tells its state.
+func (in *installed) logsBefore(logged *nflog.Packet, now time.Time) bool {
+	return in.pairing() && strings.HasPrefix(logged.Prefix, ownPrefix) && now.After(in.pairs.unsureTill)
+}
+
 // pairing reports that packets are logged before and after the rules.
 func (in *installed) pairing() bool { return in != nil && in.pairs != nil }
 

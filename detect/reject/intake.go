@@ -82,6 +82,7 @@ func (w *watch) icmpError(logged *nflog.Packet, p *packet.Packet, now time.Time)
 	if sent(logged.Hook) {
 		s.refusal = ICMPSent
 		s.here = p.Src == p.Quoted.Dst
+		s.unlogged = w.in.logsBefore(logged, now)
 		w.tally.errors++
 	}
 	w.tells(&s, now)
@@ -111,6 +112,7 @@ func (w *watch) reset(logged *nflog.Packet, h *packet.Header, now time.Time) {
 			return
 		}
 		s.refusal, s.doubtful, s.answered = ResetSent, true, true
+		s.unlogged = w.in.logsBefore(logged, now)
 	}
 	w.tells(&s, now)
 }

@@ -21,6 +21,7 @@ type sighting struct {
 	here     bool // the connection's sockets would be on this host
 	doubtful bool // only the tables tell whether it was refused
 	answered bool // with a RST
+	unlogged bool // by rules that log all packets that are new or invalid
 	uid      uint32
 	reason   string
 	icmp     *packet.Header // the error that was sent or received
@@ -60,6 +61,9 @@ func (r *refused) evidence() Evidence {
 		Packet: Found(s.packet), At: s.at, Refusal: s.refusal, State: s.state, Reason: s.reason,
 		Entry: f.entry.lookup(), Elsewhere: f.elsewhere.lookup(), Control: f.control.lookup(),
 		Socket: f.socket.lookup(), Listener: f.listener.lookup(),
+	}
+	if s.unlogged && s.state == StateUnknown && f.entry.result == Present {
+		e.State = Established
 	}
 	if s.icmp != nil {
 		e.ICMP = Found(*s.icmp)

@@ -147,7 +147,7 @@ func TestDisprovedReset(t *testing.T) {
 			t.Errorf("socket %s: disproved %t", socket, r.disproved())
 		}
 		if v := r.verdict(); rule != "" {
-			is(t, v, rule, CauseRuleOrder, likely)
+			is(t, v, rule, CauseRuleOrder, possible)
 		}
 	}
 }
