@@ -307,16 +307,3 @@ func TestLiveInstallUntracked(t *testing.T) {
 		t.Errorf("%v: %+v", v, v.Evidence)
 	}
 }
-
-// All that is refused is counted, and nothing twice.
-func TestLiveInstallCounts(t *testing.T) {
-	t.Parallel()
-	const flows, packets = 300, 3000
-	client, server := flooded(t)
-	f := watchFlood(t, server, Config{Install: &Install{}, Repeat: 500 * time.Millisecond, SourceFlows: flows}, func() error {
-		return send(client, server.Addr4(), syns(client.Addr4(), server.Addr4(), packets, flows, 20_000, patience/2))
-	})
-	if len(f.counts) != flows && f.lost == 0 {
-		t.Errorf("%d flows, want %d", len(f.counts), flows)
-	}
-}
