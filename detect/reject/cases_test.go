@@ -13,7 +13,7 @@ import (
 var knownCases = []causeCase{
 	{"C22", CauseRuleOrder, certain,
 		seen{packet: "in PSH|ACK", how: Traced, state: Established, entry: served, socket: "ESTABLISHED", rule: "iifname \"eth1\" reject"},
-		[]string{"refused by rule 12 of inet filter input: iifname \"eth1\" reject"},
+		[]string{"refused by rule handle 12 of inet filter input: iifname \"eth1\" reject"},
 		[]miss{
 			{"untracked", func(s *seen) { s.state = Untracked }, "C23"},
 			{"invalid", func(s *seen) { s.state, s.reason = Invalid, reasonOver }, "C09"},

@@ -45,7 +45,7 @@ func TestDetails(t *testing.T) {
 		{"an access list", seen{packet: "out SYN", how: ICMPReceived, icmp: router}, nil, "C25", possible, "access list"},
 		{"the chain's policy", seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "drop"},
 			func(e *Evidence) { e.Rule.Value.Handle = 0 }, "C19", certain, "refused by the policy of inet filter input"},
-		{"another unknown, with its rule", seen{packet: "in SYN", how: Traced, state: New, rule: "drop"}, nil, "", 0, "refused by rule 12"},
+		{"another unknown, with its rule", seen{packet: "in SYN", how: Traced, state: New, rule: "drop"}, nil, "", 0, "refused by rule handle 12"},
 	} {
 		e := tt.seen.evidence(t, same)
 		if tt.change != nil {

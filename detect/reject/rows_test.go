@@ -64,7 +64,7 @@ type seen struct {
 
 	hook, local        string // "forward", "output", "input"; "no"
 	elsewhere, control string // as entry
-	rule               string // its text; it is rule 12 of inet filter input
+	rule               string // its text; it is rule handle 12 of inet filter input
 	rules              *Rules
 	counters           *Counters
 	usage              *conntrack.Usage

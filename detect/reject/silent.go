@@ -2,6 +2,7 @@ package reject
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
@@ -34,7 +35,7 @@ func explainTableFull(e *known, v *Verdict) {
 	v.Summary = "the connection table is full"
 	if e.Counters.Result == Present {
 		v.Summary += fmt.Sprintf(": in %v, %d packets were dropped for want of an entry, before any rule saw them, and %d entries were evicted",
-			e.Counters.Value.Window, dropped, c.EarlyDrop)
+			e.Counters.Value.in(), dropped, c.EarlyDrop)
 	} else {
 		v.missing("whether packets were dropped", "conntrack -S")
 	}
@@ -85,7 +86,7 @@ func explainLongChains(e *known, v *Verdict) {
 	u := e.Usage.Value
 	v.Confidence = detect.Certain
 	v.Summary = fmt.Sprintf("in %v, %d new connections were dropped because their hash chain was too long: the table has too few buckets, "+
-		"or somebody aims at one", e.Counters.Value.Window, c.ChainTooLong)
+		"or somebody aims at one", e.Counters.Value.in(), c.ChainTooLong)
 	buckets := uint64(262144)
 	if load, ok := u.Load(); e.Usage.Result == Present && ok {
 		v.fact(fmt.Sprintf("a look-up passes %.1f links on average", load))
@@ -108,7 +109,7 @@ func explainInsertFailed(e *known, v *Verdict) {
 	c, _ := e.counts()
 	v.Confidence = detect.Certain
 	v.Summary = fmt.Sprintf("in %v, %d packets that begin connections were dropped (insert_failed), because the tuple of their answers is taken: two of one "+
-		"source port raced each other, or source NAT has no free port", e.Counters.Value.Window, c.InsertFailed-c.ChainTooLong)
+		"source port raced each other, or source NAT has no free port", e.Counters.Value.in(), c.InsertFailed-c.ChainTooLong)
 	if c.ClashResolve > 0 {
 		v.fact(fmt.Sprintf("%d more clashed and were let through", c.ClashResolve))
 	}
@@ -130,7 +131,7 @@ func explainRateLimited(e *known, v *Verdict) {
 	c := e.Counters.Value
 	v.Confidence = detect.Certain
 	v.Summary = fmt.Sprintf("in %v, %d packets were refused and %d ICMP errors sent; the kernel held back %d (%s): whoever "+
-		"counts errors sees a part of what is refused, and most senders wait in vain", c.Window, c.Refused, c.Errors, c.RateLimited, c.limits())
+		"counts errors sees a part of what is refused, and most senders wait in vain", c.in(), c.Refused, c.Errors, c.RateLimited, c.limits())
 	if c.RateLimited == 0 {
 		v.Confidence = detect.Likely
 		v.missing("how many errors the kernel held back; a rule that drops sends none either", "nstat -az IcmpOutRateLimitHost IcmpOutRateLimitGlobal")
@@ -151,3 +152,6 @@ func (c *Counters) limits() string {
 	}
 	return v4 + " and " + v6
 }
+
+// in is the time in which it was counted, as people say it.
+func (c *Counters) in() time.Duration { return c.Window.Round(100 * time.Millisecond) }

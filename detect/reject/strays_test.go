@@ -65,7 +65,7 @@ var strayCases = []causeCase{
 
 	{"C30", CauseBanned, certain,
 		seen{packet: "in SYN", how: Logged, state: New, entry: "-", listen: host, rule: "ip saddr @bans counter drop"},
-		[]string{"rule 12 of inet filter input: ip saddr @bans counter drop", "`nft delete element inet filter bans { " + peer + " }`"},
+		[]string{"rule handle 12 of inet filter input: ip saddr @bans counter drop", "`nft delete element inet filter bans { " + peer + " }`"},
 		[]miss{
 			{"a set of those allowed", func(s *seen) { s.rule = "ip saddr != @friends drop" }, "C19"},
 			{"an ipset of those allowed", func(s *seen) { s.rule = "-m set ! --match-set friends src -j DROP" }, "C19"},

@@ -1,6 +1,7 @@
 package reject
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -57,6 +58,14 @@ func (v Verdict) String() string {
 		times = fmt.Sprintf(" (%d times)", v.Count)
 	}
 	return plain(fmt.Sprintf("%s%s, %s: %s", v.Cause, times, v.Confidence, v.Summary))
+}
+
+// Line returns what String does and the most direct thing to do, on one line.
+func (v Verdict) Line() string {
+	if len(v.Fix) == 0 {
+		return v.String()
+	}
+	return v.String() + "; to do: " + plain(v.Fix[0])
 }
 
 // Text returns the whole verdict on several lines: that of String, and below it
@@ -132,11 +141,15 @@ type flowJSON struct {
 // for a name. Instants are RFC 3339 in UTC.
 // The evidence is left out.
 func (v Verdict) MarshalJSON() ([]byte, error) {
-	return json.Marshal(verdictJSON{
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // whoever embeds it decides
+	err := enc.Encode(verdictJSON{
 		Cause: v.Cause, Rule: v.Rule, Confidence: v.Confidence.String(), Summary: v.Summary,
 		Facts: orEmpty(v.Facts), Missing: orEmpty(v.Missing), Decide: v.Decide, Fix: orEmpty(v.Fix),
 		Flow: newFlowJSON(v.Flow), Count: v.Count, Ports: v.Ports, First: instant(v.First), Last: instant(v.Last),
 	})
+	return b.Bytes(), err
 }
 
 // orEmpty makes an empty list of none, which is null in JSON.

@@ -1,6 +1,7 @@
 package reject
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"strings"
@@ -21,9 +22,27 @@ func TestVerdictString(t *testing.T) {
 	if got := v.String(); got != "ghost (3 times, 2 ports), certain: this" {
 		t.Errorf("got %q", got)
 	}
+	v.Fix = []string{"do\n", "or not"}
+	if got := v.Line(); got != "ghost (3 times, 2 ports), certain: this; to do: do " {
+		t.Errorf("got %q", got)
+	}
 	v.Ports, v.Summary = 0, "th\nis\x1b[2J"
 	if got := v.String(); got != "ghost (3 times), certain: th is [2J" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Whether < and > are escaped is for the caller's encoder to say.
+func TestVerdictJSONPlain(t *testing.T) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	v := Verdict{Summary: "1 > 0", Flow: conntrack.Tuple{}}
+	if err := enc.Encode(v); err != nil || !strings.Contains(b.String(), `"1 > 0"`) {
+		t.Errorf("%v: %s", err, b.String())
+	}
+	if escaped, err := json.Marshal(v); err != nil || !strings.Contains(string(escaped), `"1 \u003e 0"`) {
+		t.Errorf("%v: %s", err, escaped)
 	}
 }
 

@@ -204,7 +204,7 @@ func TestProhibited(t *testing.T) {
 	p.waitFor("no-service, certain: ")
 	p.waitFor(" of inet filter input: tcp dport 1000 ")
 	p.stop(os.Interrupt)
-	if out, _ := p.text(); !strings.Contains(out, "sport=4000") {
+	if out, _ := p.text(); !strings.Contains(out, ":4000 > ") {
 		t.Errorf("got %s", out)
 	}
 	waitState(t, server, unchanged)
