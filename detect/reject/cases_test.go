@@ -186,7 +186,7 @@ var knownCases = []causeCase{
 			{"counted, and none", func(s *seen) { s.counters, s.kernel = &Counters{Refused: 226, Errors: 15}, "6.12.1" }, ""},
 			{"a full table", func(s *seen) { s.usage = full(1000) }, "S1"},
 		}},
-	{"L1", CauseIdleFlood, certain, seen{load: load(sockdiag.Established, true)}, []string{"192.0.2.7/32 holds 684", "1000 of 1024 descriptors"},
+	{"L1", CauseIdleFlood, certain, seen{load: load(sockdiag.Established, true)}, []string{"192.0.2.7 holds 684", "1000 of 1024 descriptors"},
 		[]miss{
 			{"another state", func(s *seen) { s.load = load(sockdiag.SynRecv, true) }, "L2"},
 			{"busy", func(s *seen) { s.load = load(sockdiag.Established, false) }, "L1"},

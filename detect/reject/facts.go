@@ -109,7 +109,10 @@ func (e *known) hostFacts(f *factList) {
 		f.add("in %v: %d packets refused, %d ICMP errors sent, %d held back", c.in(), c.Refused, c.Errors, c.RateLimited)
 	}
 	if l := e.Load.Value; e.Load.Result == Present {
-		f.add("%v has %d connections in %v, limit %d; %d of %d descriptors", l.Source, l.Count, l.State, l.Limit, l.Descriptors, l.Allowed)
+		f.add("%v has %d connections in %v, limit %d", l.who(), l.Count, l.State, l.Limit)
+		if l.Allowed > 0 {
+			f.add("%d of %d descriptors are open", l.Descriptors, l.Allowed)
+		}
 	}
 }
 

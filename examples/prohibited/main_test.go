@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 // program is the program at work in a host.
 type program struct {

@@ -21,8 +21,12 @@ func TestScenarios(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			told := make(map[string][]Report)
-			errs := Play(t.Context(), Scenarios, ipv6, 6, func(r Report) { told[r.Scenario] = append(told[r.Scenario], r) })
-			for i, s := range Scenarios {
+			scenarios := slices.Clone(Scenarios)
+			if ipv6 && testing.Short() { // one table has both families
+				scenarios = slices.DeleteFunc(scenarios, func(s Scenario) bool { return s.Name == "table-full" })
+			}
+			errs := Play(t.Context(), scenarios, ipv6, 6, func(r Report) { told[r.Scenario] = append(told[r.Scenario], r) })
+			for i, s := range scenarios {
 				t.Run(s.Name, func(t *testing.T) { checkPlayed(t, told[s.Name], errs[i]) })
 			}
 		})

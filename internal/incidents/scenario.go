@@ -51,6 +51,8 @@ var Scenarios = []Scenario{
 	{"rate-limited", "most refusals are not told, for ICMP errors have a rate limit", playRateLimited},
 	{"nat-clash", "source NAT has one port for two connections", playNATClash},
 	{"psh-rst", "requests with PSH and RST set, and a rule that drops RST: connections hang", playPshRst},
+	{"idle-flood", "one source holds connections that carry nothing", playIdleFlood},
+	{"syn-flood", "somebody begins connections under an address that does not answer", playSynFlood},
 	{"heartbleed", "heartbeats that claim more than they have, and answers that leak", playHeartbleed},
 }
 
