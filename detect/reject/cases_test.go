@@ -129,7 +129,7 @@ var knownCases = []causeCase{
 			{"forwarded", func(s *seen) { s.hook = "forward" }, "C19"},
 		}},
 	{"C19", CauseNotAllowed, certain,
-		seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "reject with icmpx admin-prohibited"}, []string{"`ct state new tcp dport 9102 accept`"},
+		seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "reject with icmpx admin-prohibited"}, []string{" ct state new tcp dport 9102 accept`"},
 		[]miss{
 			{"nothing listens", func(s *seen) { s.listen = "-" }, "C20"},
 			{"banned", func(s *seen) { s.rule = "ip saddr @bans drop" }, "C30"},

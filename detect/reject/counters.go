@@ -39,11 +39,13 @@ func (r *reading) since(earlier *reading) Counters {
 const countEvery = 2 * time.Second
 
 // countAll reads the counters until ctx ends. What is dropped by the tracker or
-// the rate limit of ICMP shows in them only.
-func (w *watch) countAll(ctx context.Context) {
+// the rate limit of ICMP shows in them only. It calls ready when it knows from
+// where to count.
+func (w *watch) countAll(ctx context.Context, ready func()) {
 	tick := time.NewTicker(min(countEvery, w.cfg.Repeat))
 	defer tick.Stop()
 	silent := newSilences(w.count(ctx))
+	ready()
 	window := window{silent.last, silent.last}
 	for {
 		select {

@@ -28,6 +28,10 @@ type Evidence struct {
 	State State
 	// Reason is the kernel's own text for an INVALID packet.
 	Reason string
+	// Answer is the kernel's own text for the SYN|ACK that came before the packet
+	// from the other side, if the tracker did not know that: where Entry still
+	// waits for it, it was looked up in another zone.
+	Answer string
 
 	// Entry is the conntrack entry of the packet's connection on this host.
 	Entry Lookup[conntrack.Flow]

@@ -312,9 +312,9 @@ func TestFlowsReason(t *testing.T) {
 	}
 	other := header(t, same, "in SYN")
 	other.Seq++
-	s.addReason(&other, reasonFlags) // of another packet
+	s.addReason(&other, reasonFlags, "") // of another packet
 	s.tells(wait / 2)
-	s.addReason(headerOf(t, "in SYN"), reasonGhost)
+	s.addReason(headerOf(t, "in SYN"), reasonGhost, "")
 	s.tells(wait/2, "ghost, certain, 1")
 
 	s = newScene(t, 10)
@@ -328,7 +328,7 @@ func TestFlowsReason(t *testing.T) {
 	s.tells(wait, "ghost, likely, 1")
 	s.refuse(ghostly(reasonGhost), time.Second)
 	s.tells(time.Second+wait, "ghost, certain, 2")
-	s.addReason(&packet.Header{}, reasonGhost) // of a flow that is not known
+	s.addReason(&packet.Header{}, reasonGhost, "") // of a flow that is not known
 }
 
 // The end of the entry comes before or after the packet, but not after one

@@ -3,6 +3,7 @@ package reject
 import (
 	"time"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 )
@@ -17,11 +18,22 @@ func (w *watch) reason(logged *nflog.Packet, now time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reasons.put(reasonKeyOf(&p.Header), logged.Prefix)
-	w.flows.addReason(&p.Header, logged.Prefix)
+	if p.Flags.Has(packet.SYN|packet.ACK) && ParseReason(logged.Prefix).Kind == ReasonNew {
+		w.answers.put(keyOf(&p.Header), logged.Prefix)
+	}
+	w.flows.addReason(&p.Header, logged.Prefix, w.answer(PacketTuple(p.Header)))
 	if w.flows.ready.Len() > 0 {
 		wake(w.toTell)
 	}
 	return nil
+}
+
+// answer is the reason of the SYN|ACK that answered the SYN of a tuple; empty is
+// none. mu is held.
+func (w *watch) answer(t conntrack.Tuple) string {
+	opposite := t.Invert()
+	reason, _ := w.answers.get(keyOfTuple(&opposite))
+	return reason
 }
 
 // packet works a logged packet into the state: one that is refused, or one that

@@ -34,6 +34,7 @@ type findings struct {
 	entry, elsewhere, control finding[conntrack.Flow]
 	socket, listener          finding[sockdiag.Socket]
 	ended                     *Ended
+	answer                    string // the reason of the SYN|ACK
 	host                      *surroundings
 	hurried                   bool // there was no time to look
 }
@@ -58,7 +59,7 @@ func (f finding[T]) lookup() Lookup[T] {
 func (r *refused) evidence() Evidence {
 	s, f := &r.seen, &r.found
 	e := Evidence{
-		Packet: Found(s.packet), At: s.at, Refusal: s.refusal, State: s.state, Reason: s.reason,
+		Packet: Found(s.packet), At: s.at, Refusal: s.refusal, State: s.state, Reason: s.reason, Answer: f.answer,
 		Entry: f.entry.lookup(), Elsewhere: f.elsewhere.lookup(), Control: f.control.lookup(),
 		Socket: f.socket.lookup(), Listener: f.listener.lookup(),
 	}

@@ -155,6 +155,9 @@ var strayCases = []causeCase{
 			{"its SYN|ACK", func(s *seen) { s.packet, s.reason, s.elsewhere, s.socket = "in SYN|ACK", reasonNew, sent7, "SYN_SENT" }, "C14"},
 			{"its SYN|ACK, in no zone", func(s *seen) { s.packet, s.reason, s.elsewhere, s.socket = "in SYN|ACK", reasonNew, "", "SYN_SENT" }, "C17"},
 			{"an exemption beside zones", func(s *seen) { s.rules = &Rules{Notrack: "tcp sport 9102 notrack", Zone: "ct zone set 7"} }, "C15"},
+			{"the SYN|ACK looked up elsewhere, whatever rules exempt", func(s *seen) {
+				s.answer, s.rules = reasonNew, &Rules{Notrack: "udp dport 53 notrack", Zone: "ct zone set 7"}
+			}, "C14"},
 			{"rules not known", func(s *seen) { s.rules = nil }, "C14"},
 			{"rules assign zones", func(s *seen) { s.entry, s.elsewhere, s.rules = asked, "", &Rules{Zone: "oifname eth1 ct zone set 7"} }, "C14"},
 			{"a new SYN", func(s *seen) { s.packet, s.reason, s.state, s.listen = "in SYN", "", New, host }, "C19"},
