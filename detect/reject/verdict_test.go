@@ -165,8 +165,8 @@ func TestDisprovedReset(t *testing.T) {
 		if r.disproved() != (rule == "") {
 			t.Errorf("socket %s: disproved %t", socket, r.disproved())
 		}
-		if v := r.verdict(); rule != "" {
-			is(t, v, rule, CauseRuleOrder, possible)
+		if v := r.verdict(); rule != "" && (v.Rule != rule || v.Confidence != possible) {
+			t.Errorf("got %s %v", v.Rule, v)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package incidents
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -81,7 +82,7 @@ func playIdleFlood(st *stage) error {
 	}
 	left := st.crowded(source, sockdiag.Established, 0)
 	err := st.silent(sipPort)
-	st.result(Remedy, nil, fmt.Sprintf("the source holds %d connections, and makes no new one: %v", left.Count, err), check{"silence", err == errSilence})
+	st.result(Remedy, nil, fmt.Sprintf("the source holds %d connections, and makes no new one: %v", left.Count, err), check{"silence", errors.Is(err, errSilence)})
 	return nil
 }
 
