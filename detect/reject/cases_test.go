@@ -13,7 +13,7 @@ import (
 var knownCases = []causeCase{
 	{"C22", CauseRuleOrder, certain,
 		seen{packet: "in PSH|ACK", how: Traced, state: Established, entry: served, socket: "ESTABLISHED", rule: "iifname \"eth1\" reject"},
-		[]string{"refused by rule 12 of inet filter input: iifname \"eth1\" reject"},
+		[]string{"refused by rule handle 12 of inet filter input: iifname \"eth1\" reject"},
 		[]miss{
 			{"untracked", func(s *seen) { s.state = Untracked }, "C23"},
 			{"invalid", func(s *seen) { s.state, s.reason = Invalid, reasonOver }, "C09"},
@@ -129,7 +129,7 @@ var knownCases = []causeCase{
 			{"forwarded", func(s *seen) { s.hook = "forward" }, "C19"},
 		}},
 	{"C19", CauseNotAllowed, certain,
-		seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "reject with icmpx admin-prohibited"}, []string{"`ct state new tcp dport 9102 accept`"},
+		seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "reject with icmpx admin-prohibited"}, []string{" ct state new tcp dport 9102 accept`"},
 		[]miss{
 			{"nothing listens", func(s *seen) { s.listen = "-" }, "C20"},
 			{"banned", func(s *seen) { s.rule = "ip saddr @bans drop" }, "C30"},
@@ -178,14 +178,15 @@ var knownCases = []causeCase{
 			{"resolved", func(s *seen) { s.counters = counted(conntrack.Stats{ClashResolve: 7}) }, ""},
 		}},
 	{"C27", CauseRateLimited, certain, seen{how: Counted, counters: &Counters{Window: time.Second, Refused: 226, Errors: 15, RateLimited: 211}},
-		[]string{"226 packets were refused and 15 ICMP errors sent", "held back 211"},
+		[]string{"226 packets were refused and 15 ICMP errors sent", "held back 211 (`net.ipv4.icmp_ratelimit`)"},
 		[]miss{
 			{"all are told", func(s *seen) { s.counters = &Counters{Refused: 226, Errors: 226} }, ""},
 			{"a rule drops", func(s *seen) { s.counters = &Counters{Refused: 226} }, ""},
 			{"not counted", func(s *seen) { s.counters = &Counters{Refused: 226, Errors: 15} }, "C27"},
+			{"counted, and none", func(s *seen) { s.counters, s.kernel = &Counters{Refused: 226, Errors: 15}, "6.12.1" }, ""},
 			{"a full table", func(s *seen) { s.usage = full(1000) }, "S1"},
 		}},
-	{"L1", CauseIdleFlood, certain, seen{load: load(sockdiag.Established, true)}, []string{"192.0.2.7/32 holds 684", "1000 of 1024 descriptors"},
+	{"L1", CauseIdleFlood, certain, seen{load: load(sockdiag.Established, true)}, []string{"192.0.2.7 holds 684", "1000 of 1024 descriptors"},
 		[]miss{
 			{"another state", func(s *seen) { s.load = load(sockdiag.SynRecv, true) }, "L2"},
 			{"busy", func(s *seen) { s.load = load(sockdiag.Established, false) }, "L1"},

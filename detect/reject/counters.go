@@ -22,14 +22,15 @@ type tally struct {
 type reading struct {
 	at      time.Time
 	stats   conntrack.Stats
-	limited uint64 // ICMP errors that were held back
+	limited uint64 // ICMP errors that were held back, and those of ICMPv6
+	of6     uint64
 	tally
 }
 
 // since is what was counted since an earlier reading.
 func (r *reading) since(earlier *reading) Counters {
 	return Counters{
-		Window: r.at.Sub(earlier.at), Conntrack: r.stats.Sub(earlier.stats), RateLimited: r.limited - earlier.limited,
+		Window: r.at.Sub(earlier.at), Conntrack: r.stats.Sub(earlier.stats), RateLimited: r.limited - earlier.limited, RateLimited6: r.of6 - earlier.of6,
 		Refused: r.refused - earlier.refused, Errors: r.errors - earlier.errors,
 	}
 }
@@ -38,11 +39,13 @@ func (r *reading) since(earlier *reading) Counters {
 const countEvery = 2 * time.Second
 
 // countAll reads the counters until ctx ends. What is dropped by the tracker or
-// the rate limit of ICMP shows in them only.
-func (w *watch) countAll(ctx context.Context) {
+// the rate limit of ICMP shows in them only. It calls ready when it knows from
+// where to count.
+func (w *watch) countAll(ctx context.Context, ready func()) {
 	tick := time.NewTicker(min(countEvery, w.cfg.Repeat))
 	defer tick.Stop()
 	silent := newSilences(w.count(ctx))
+	ready()
 	window := window{silent.last, silent.last}
 	for {
 		select {
@@ -66,15 +69,15 @@ func (w *watch) countAll(ctx context.Context) {
 // count reads the counters. What cannot be read stays 0.
 func (w *watch) count(ctx context.Context) *reading {
 	r := &reading{at: time.Now()}
+	w.mu.Lock()
+	r.tally = w.tally // first: of what is refused the rest may be counted already
+	w.mu.Unlock()
 	if cpus, err := w.ct.Stats(ctx); err == nil {
 		r.stats = conntrack.Total(cpus)
 	}
 	if w.cfg.Proc != nil {
-		r.limited = rateLimited(w.cfg.Proc)
+		r.limited, r.of6 = rateLimited(w.cfg.Proc)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	r.tally = w.tally
 	return r
 }
 
@@ -164,22 +167,22 @@ func hidden(c Cause, n *Counters) uint64 {
 	return n.RateLimited
 }
 
-// rateLimited is how many ICMP errors this host has held back
+// rateLimited is how many ICMP errors this host has held back, and how many of
+// them were ICMPv6's
 // (icmpv4_xrlim_allow, icmp_global_allow). Kernels before Linux 6.2 do not
 // count them.
-func rateLimited(proc fs.FS) uint64 {
+func rateLimited(proc fs.FS) (all, of6 uint64) {
 	v4, _ := fs.ReadFile(proc, "net/snmp")
 	v6, _ := fs.ReadFile(proc, "net/snmp6")
-	var n uint64
 	for _, name := range []string{"OutRateLimitGlobal", "OutRateLimitHost"} {
-		n += snmp(string(v4), "Icmp:", name)
+		all += snmp(string(v4), "Icmp:", name)
 	}
 	for line := range strings.Lines(string(v6)) {
 		if words := strings.Fields(line); len(words) == 2 && words[0] == "Icmp6OutRateLimitHost" {
-			n += counterValue(words[1])
+			of6 += counterValue(words[1])
 		}
 	}
-	return n
+	return all + of6, of6
 }
 
 // snmp reads a counter of a table whose first row are names.

@@ -69,18 +69,18 @@ func TestRateLimitedCounters(t *testing.T) {
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
 	const names = "Icmp: InMsgs OutErrors OutRateLimitGlobal OutRateLimitHost OutDestUnreachs\n"
 	for _, tt := range []struct {
-		proc fstest.MapFS
-		want uint64
+		proc      fstest.MapFS
+		want, of6 uint64
 	}{
-		{nil, 0},
+		{nil, 0, 0},
 		{fstest.MapFS{"net/snmp": file("Ip: Forwarding\nIp: 2\n" + names + "Icmp: 1 2 30 400 5\nIcmpMsg: OutType3\nIcmpMsg: 5\n"),
-			"net/snmp6": file("Icmp6InMsgs  \t9\nIcmp6OutRateLimitHost           \t5000\n")}, 5430},
-		{fstest.MapFS{"net/snmp": file("Icmp: InMsgs OutErrors\nIcmp: 1 2\n"), "net/snmp6": file("Icmp6InMsgs 9\n")}, 0}, // an old kernel
-		{fstest.MapFS{"net/snmp": file(names + "Icmp: 1 2\n")}, 0},
-		{fstest.MapFS{"net/snmp": file(names + "Icmp: 1 2 x 4\n"), "net/snmp6": file("Icmp6OutRateLimitHost\n\n")}, 4},
+			"net/snmp6": file("Icmp6InMsgs  \t9\nIcmp6OutRateLimitHost           \t5000\n")}, 5430, 5000},
+		{fstest.MapFS{"net/snmp": file("Icmp: InMsgs OutErrors\nIcmp: 1 2\n"), "net/snmp6": file("Icmp6InMsgs 9\n")}, 0, 0}, // an old kernel
+		{fstest.MapFS{"net/snmp": file(names + "Icmp: 1 2\n")}, 0, 0},
+		{fstest.MapFS{"net/snmp": file(names + "Icmp: 1 2 x 4\n"), "net/snmp6": file("Icmp6OutRateLimitHost\n\n")}, 4, 0},
 	} {
-		if got := rateLimited(tt.proc); got != tt.want {
-			t.Errorf("%v: %d, want %d", tt.proc, got, tt.want)
+		if got, of6 := rateLimited(tt.proc); got != tt.want || of6 != tt.of6 {
+			t.Errorf("%v: %d, %d of ICMPv6; want %d, %d", tt.proc, got, of6, tt.want, tt.of6)
 		}
 	}
 }

@@ -45,7 +45,15 @@ func TestDetails(t *testing.T) {
 		{"an access list", seen{packet: "out SYN", how: ICMPReceived, icmp: router}, nil, "C25", possible, "access list"},
 		{"the chain's policy", seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "drop"},
 			func(e *Evidence) { e.Rule.Value.Handle = 0 }, "C19", certain, "refused by the policy of inet filter input"},
-		{"another unknown, with its rule", seen{packet: "in SYN", how: Traced, state: New, rule: "drop"}, nil, "", 0, "refused by rule 12"},
+		{"the SYN|ACK in another zone", seen{packet: "in ACK", how: Logged, state: Invalid, reason: reasonHalf, answer: reasonNew, entry: asked, socket: "SYN_RECV"},
+			nil, "C14", certain, "the SYN|ACK was of no connection"},
+		{"the SYN|ACK alone is not the packet's reason", seen{packet: "in ACK", how: Logged, state: Invalid, answer: reasonNew, entry: asked, socket: "SYN_RECV"},
+			nil, "C14", likely, "Config.Reasons"},
+		{"a rule to put one before", seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "reject"},
+			nil, "C19", certain, "`nft insert rule inet filter input handle 12 ct state new tcp dport 9102 accept`"},
+		{"a rule of iptables", seen{packet: "in SYN", how: Traced, state: New, entry: "-", listen: host, rule: "reject"},
+			func(e *Evidence) { e.Rule.Value.Chain = "INPUT" }, "C19", certain, "`ct state new tcp dport 9102 accept` before the reject"},
+		{"another unknown, with its rule", seen{packet: "in SYN", how: Traced, state: New, rule: "drop"}, nil, "", 0, "refused by rule handle 12"},
 	} {
 		e := tt.seen.evidence(t, same)
 		if tt.change != nil {

@@ -22,7 +22,10 @@
 // rules only log and trace, and leaves nothing behind: see Install. Config.Plan
 // shows what it would add. Without, it reads what the firewall's own rules log.
 //
-// # What the firewall has to log without Install
+// # Without Install
+//
+// Nothing is added to the host then, and Config.Groups names the groups that the
+// firewall's own rules log to. What they have to log:
 //
 // The packet before it is refused, in a rule for each conntrack state, with the
 // state as a word of the prefix:

@@ -28,6 +28,10 @@ type Evidence struct {
 	State State
 	// Reason is the kernel's own text for an INVALID packet.
 	Reason string
+	// Answer is the kernel's own text for the SYN|ACK that came before the packet
+	// from the other side, if the tracker did not know that: where Entry still
+	// waits for it, it was looked up in another zone.
+	Answer string
 
 	// Entry is the conntrack entry of the packet's connection on this host.
 	Entry Lookup[conntrack.Flow]
@@ -101,8 +105,8 @@ type Counters struct {
 	Refused, Errors uint64
 	// RateLimited are ICMP errors that were not sent, for one peer's limit or
 	// for that of all (IcmpOutRateLimitHost, IcmpOutRateLimitGlobal and those
-	// of ICMPv6).
-	RateLimited uint64
+	// of ICMPv6); RateLimited6 those of them that are ICMPv6's.
+	RateLimited, RateLimited6 uint64
 }
 
 // Load is what one source holds.

@@ -105,22 +105,25 @@ func (e *known) hostFacts(f *factList) {
 		f.add("table: %v", e.Usage.Value)
 	}
 	if c := e.Counters.Value; e.Counters.Result == Present {
-		f.add("in %v: %v", c.Window, c.Conntrack)
-		f.add("in %v: %d packets refused, %d ICMP errors sent, %d held back", c.Window, c.Refused, c.Errors, c.RateLimited)
+		f.add("in %v: %v", c.in(), c.Conntrack)
+		f.add("in %v: %d packets refused, %d ICMP errors sent, %d held back", c.in(), c.Refused, c.Errors, c.RateLimited)
 	}
 	if l := e.Load.Value; e.Load.Result == Present {
-		f.add("%v has %d connections in %v, limit %d; %d of %d descriptors", l.Source, l.Count, l.State, l.Limit, l.Descriptors, l.Allowed)
+		f.add("%v has %d connections in %v, limit %d", l.who(), l.Count, l.State, l.Limit)
+		if l.Allowed > 0 {
+			f.add("%d of %d descriptors are open", l.Descriptors, l.Allowed)
+		}
 	}
 }
 
-// rule names the rule that refused: "rule 12 of inet filter input: tcp dport
+// rule names the rule that refused: "rule handle 12 of inet filter input: tcp dport
 // 22 drop". It is empty if that is not known.
 func (e *known) rule() string {
 	r := e.Rule.Value
 	if e.Rule.Result != Present {
 		return ""
 	}
-	name := fmt.Sprintf("rule %d of %s %s %s", r.Handle, r.Family, r.Table, r.Chain)
+	name := fmt.Sprintf("rule handle %d of %s %s %s", r.Handle, r.Family, r.Table, r.Chain)
 	if r.Handle == 0 {
 		name = fmt.Sprintf("the policy of %s %s %s", r.Family, r.Table, r.Chain)
 	}

@@ -85,7 +85,7 @@ func watchFlood(t testing.TB, server *lab.Host, cfg Config, flood func() error) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
-	cfg.NetNS, cfg.Groups = server.NetNS(), []uint16{group}
+	cfg.NetNS = server.NetNS()
 	sent := make(chan error, 1)
 	cfg.Ready = func() { go func() { sent <- flood() }() }
 	f := &floodWatch{counts: make(map[conntrack.Tuple]int), lines: make(map[conntrack.Tuple]int)}
@@ -118,15 +118,26 @@ func watchFlood(t testing.TB, server *lab.Host, cfg Config, flood func() error) 
 }
 
 // TestLiveFlood refuses 50,000 packets a second of 10,000 flows: all are counted
-// or reported lost, each flow has its line, and the memory stays small.
+// or reported lost, each flow has its line, and the memory stays small. That is
+// so whether the rules log a packet once, or Install twice.
 func TestLiveFlood(t *testing.T) {
-	const flows, packets, rate = 10_000, 75_000, 50_000
-	client, server := flooded(t, group)
+	for name, cfg := range map[string]Config{"logged": {Groups: []uint16{group}}, "installed": {Install: &Install{}}} {
+		t.Run(name, func(t *testing.T) { liveFlood(t, cfg) })
+	}
+}
+
+func liveFlood(t *testing.T, cfg Config) {
+	const rate = 50_000
+	flows, packets := 10_000, 75_000
+	if testing.Short() {
+		flows, packets = 500, 2500
+	}
+	client, server := flooded(t, cfg.Groups...)
 	before := heap()
 	start := time.Now()
-	const repeat = time.Second
+	cfg.Repeat, cfg.SourceFlows = time.Second, flows
 	var during uint64
-	f := watchFlood(t, server, Config{Repeat: repeat, SourceFlows: flows}, func() error {
+	f := watchFlood(t, server, cfg, func() error {
 		err := send(client, server.Addr4(), syns(client.Addr4(), server.Addr4(), packets, flows, rate, 4*time.Second))
 		during = heap()
 		return err
@@ -137,7 +148,7 @@ func TestLiveFlood(t *testing.T) {
 		t.Errorf("%d flows, want %d", len(f.counts), flows)
 	}
 	for flow, n := range f.lines {
-		if most := 3 + int(took/repeat); n > most {
+		if most := 3 + int(took/cfg.Repeat); n > most {
 			t.Errorf("%d lines on %v, want %d at most", n, flow, most)
 		}
 	}
@@ -152,7 +163,7 @@ func TestLiveScan(t *testing.T) {
 	t.Parallel()
 	const ports, apart = 2000, 16
 	client, server := flooded(t, group)
-	f := watchFlood(t, server, Config{Repeat: time.Second, SourceFlows: apart}, func() error {
+	f := watchFlood(t, server, Config{Groups: []uint16{group}, Repeat: time.Second, SourceFlows: apart}, func() error {
 		return send(client, server.Addr4(), func(yield func([]byte) bool) {
 			for i := range ports {
 				if !yield(tcpSegment(tcpTuple(client.Addr4(), 20000, server.Addr4(), uint16(1+i)), packet.SYN, 1, 0)) {
@@ -174,13 +185,23 @@ func heap() uint64 {
 }
 
 // BenchmarkRefused works packets of 1,000 known flows that wait in the socket
-// into the state. The floor is the same packets read from another group and
-// thrown away; x-floor is the ratio of the processor times.
+// into the state: as rules log them, and as those of Install do. The floor is
+// the same packets read from another group and thrown away; x-floor is the ratio
+// of the processor times.
 func BenchmarkRefused(b *testing.B) {
+	b.Run("logged", func(b *testing.B) { benchmarkRefused(b, Config{}, "new ") })
+	b.Run("installed", func(b *testing.B) { benchmarkRefused(b, Config{Install: &Install{}}, prefixBefore+"new") })
+}
+
+func benchmarkRefused(b *testing.B, cfg Config, prefix string) {
 	const n, flows, floorGroup = 4000, 1000, group + 1
 	client, server := flooded(b, group, floorGroup)
-	w := newWatch(Config{SourceFlows: flows}.withDefaults())
-	w.cfg.NetNS = server.NetNS()
+	cfg.SourceFlows = flows
+	w := newWatch(cfg.withDefaults())
+	w.cfg.NetNS, w.in = server.NetNS(), &installed{}
+	if cfg.Install != nil {
+		w.in.pairs, w.in.traced = newPairs(w.cfg.Wait, maxPassing), newRecent[reasonKey, *Rule](1024)
+	}
 	readers := make([]*nflog.Reader, 2)
 	for i, g := range []uint16{floorGroup, group} {
 		r, err := w.listen(g)
@@ -188,8 +209,9 @@ func BenchmarkRefused(b *testing.B) {
 		b.Cleanup(func() { must(b, r.Close()) })
 		readers[i] = r
 	}
-	takes := []func(*nflog.Packet, time.Time) error{
-		func(*nflog.Packet, time.Time) error { return nil }, w.packet,
+	takes := []func(*nflog.Packet) error{
+		func(*nflog.Packet) error { return nil },
+		func(p *nflog.Packet) error { p.Prefix = prefix; return w.packet(p, time.Now()) },
 	}
 	var spent [2]time.Duration
 	turns := 0
@@ -202,14 +224,18 @@ func BenchmarkRefused(b *testing.B) {
 			before, left := cpu(b), n
 			for p, err := range r.Packets(b.Context()) {
 				must(b, err)
-				must(b, takes[i](&p, time.Now()))
+				must(b, takes[i](&p))
 				if left--; left == 0 {
 					break
 				}
 			}
+			w.takeDue(time.Now().Add(w.cfg.Wait))
 			spent[i] += cpu(b) - before
 		}
 		turns++
+	}
+	if want := uint64(turns * n); w.tally.refused != want {
+		b.Errorf("%d packets refused, want %d", w.tally.refused, want)
 	}
 	b.ReportMetric(float64(spent[0].Nanoseconds())/float64(turns*n), "floor-cpu-ns/packet")
 	b.ReportMetric(float64(spent[1].Nanoseconds())/float64(turns*n), "cpu-ns/packet")

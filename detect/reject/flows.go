@@ -230,10 +230,11 @@ func (fs *flows) complete(r *refused) {
 	}
 }
 
-// addReason gives a packet that waits its reason.
-func (fs *flows) addReason(h *packet.Header, reason string) {
+// addReason gives a packet that waits its reason, and that of the SYN|ACK before
+// it, which came earlier from the same source.
+func (fs *flows) addReason(h *packet.Header, reason, answer string) {
 	if r := fs.by[keyOf(h)]; r != nil && reasonKeyOf(&r.seen.packet) == reasonKeyOf(h) {
-		r.seen.reason = reason
+		r.seen.reason, r.found.answer = reason, answer
 		fs.complete(r)
 	}
 }

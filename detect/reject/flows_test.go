@@ -312,9 +312,9 @@ func TestFlowsReason(t *testing.T) {
 	}
 	other := header(t, same, "in SYN")
 	other.Seq++
-	s.addReason(&other, reasonFlags) // of another packet
+	s.addReason(&other, reasonFlags, "") // of another packet
 	s.tells(wait / 2)
-	s.addReason(headerOf(t, "in SYN"), reasonGhost)
+	s.addReason(headerOf(t, "in SYN"), reasonGhost, "")
 	s.tells(wait/2, "ghost, certain, 1")
 
 	s = newScene(t, 10)
@@ -328,7 +328,7 @@ func TestFlowsReason(t *testing.T) {
 	s.tells(wait, "ghost, likely, 1")
 	s.refuse(ghostly(reasonGhost), time.Second)
 	s.tells(time.Second+wait, "ghost, certain, 2")
-	s.addReason(&packet.Header{}, reasonGhost) // of a flow that is not known
+	s.addReason(&packet.Header{}, reasonGhost, "") // of a flow that is not known
 }
 
 // The end of the entry comes before or after the packet, but not after one
@@ -451,6 +451,9 @@ func TestFlowsKept(t *testing.T) {
 // While there is more to tell of all flows that are remembered, others share a
 // count. None is lost.
 func TestFlowsCrowded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	s := newScene(t, 2)
 	counts := make(map[string]int) // the last of each flow
 	note := func(vs []Verdict) {
@@ -487,6 +490,9 @@ func TestFlowsCrowded(t *testing.T) {
 // A source that is refused at many ports gets one verdict for those beyond the
 // limit.
 func TestFlowsScan(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	for name, from := range map[string]func(i int) netip.Addr{
 		"192.0.2.9/32": func(int) netip.Addr { return netip.MustParseAddr("192.0.2.9") },
 		"2001:db8:1::/64": func(i int) netip.Addr {

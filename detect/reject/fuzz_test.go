@@ -94,6 +94,7 @@ func fuzzedContext(b *bytesOf, t conntrack.Tuple, e *Evidence) {
 	if b.next()&1 != 0 {
 		e.At, e.Listening = now, now.Add(-time.Duration(b.next())*time.Second)
 	}
+	e.Answer = []string{"", reasonNew, reasonHalf}[b.next()%3]
 	e.Kernel = []string{"", "5.10.0", "6.1.0", "6.18", "x"}[b.next()%5]
 }
 

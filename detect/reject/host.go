@@ -93,7 +93,7 @@ func (w *watch) addresses() map[netip.Addr]bool {
 	case w.cfg.NetNS == "":
 		addrs, err = net.InterfaceAddrs()
 	case w.thread != nil:
-		w.thread.Do(func() { addrs, err = net.InterfaceAddrs() })
+		err = w.thread.Do(func() (err error) { addrs, err = net.InterfaceAddrs(); return err })
 	default:
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/connsleuth/connsleuth/internal/netns"
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
@@ -30,6 +31,9 @@ import (
 // table (Linux 5.12; before that, the next Watch with Install replaces it), and
 // the next Watch with Install sets the sysctls back, which it finds in the
 // comment of a second table, inet connsleuth-restore.
+//
+// What could not be removed is told by the last *Degraded, before the error that
+// ends Watch. Who breaks the range is not told: cancel the context instead.
 //
 // Not seen in this way are packets that are refused in prerouting, postrouting or
 // ingress, or at a priority above 90, and of known connections those that are
@@ -87,7 +91,7 @@ type installed struct {
 	pairs  *pairs
 	traced *recent[reasonKey, *Rule]
 
-	ns    *installNS
+	ns    *netns.Thread
 	nft   *nft.Conn
 	table *nft.Owned
 	was   []restoreSysctl // what to set back; not nil while there is a record of it
@@ -117,7 +121,7 @@ func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
 		}
 	}()
 	in.pairs, in.traced = newPairs(in.cfg.Wait, maxPassing), newRecent[reasonKey, *Rule](1024)
-	if in.ns, err = openNetNS(cfg.NetNS); err != nil {
+	if in.ns, err = netns.Enter(cfg.NetNS); err != nil {
 		return nil, err
 	}
 	if in.nft, err = nft.Dial(cfg.NetNS); err != nil {
@@ -127,7 +131,7 @@ func install(ctx context.Context, cfg *Config) (_ *installed, err error) {
 	if want.Traces > 0 {
 		in.rules = &ruleTexts{conn: in.nft}
 	}
-	bound, err := in.ns.boundGroups()
+	bound, err := boundGroups(in.ns)
 	if err != nil && !errors.Is(err, fs.ErrPermission) { // who may not read it may not listen either
 		return nil, err
 	}
@@ -223,7 +227,7 @@ func (in *installed) putBack(ctx context.Context) error {
 	if in.was == nil {
 		return nil
 	}
-	if err := in.ns.do(func() error { return restoreDir(netfilterSysctls).restore(in.was) }); err != nil {
+	if err := in.ns.Do(func() error { return restoreDir(netfilterSysctls).restore(in.was) }); err != nil {
 		return fmt.Errorf("set sysctls back (inet %s keeps them): %w", restoreTable, err)
 	}
 	in.was = nil
@@ -250,7 +254,7 @@ func (in *installed) close() error {
 			in.end = errors.Join(in.end, in.nft.Close())
 		}
 		if in.ns != nil {
-			in.end = errors.Join(in.end, in.ns.close())
+			in.ns.Close()
 		}
 		if in.end != nil {
 			in.end = &Degraded{"having removed all that was installed", in.end}

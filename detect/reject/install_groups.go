@@ -5,10 +5,11 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/connsleuth/connsleuth/internal/netns"
 )
 
 // firstGroup is above those that people choose by hand.
@@ -24,16 +25,12 @@ func freeGroup(bound map[uint16]bool, given []uint16) uint16 {
 }
 
 // boundGroups are those that have a listener in the namespace.
-func (n *installNS) boundGroups() (bound map[uint16]bool, err error) {
-	err = n.do(func() error {
-		b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_log")
-		bound = parseGroups(b)
-		return err
-	})
+func boundGroups(ns *netns.Thread) (map[uint16]bool, error) {
+	b, err := ns.ReadFile("net/netfilter/nfnetlink_log")
 	if errors.Is(err, fs.ErrNotExist) { // the module comes with the first listener
 		err = nil
 	}
-	return bound, err
+	return parseGroups(b), err
 }
 
 // parseGroups reads /proc/net/netfilter/nfnetlink_log: a group in the first

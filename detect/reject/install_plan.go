@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/connsleuth/connsleuth/internal/netns"
 )
 
 // Plan is what Install would add, for those who want to see it first.
@@ -49,30 +51,30 @@ func (cfg *Config) Plan() (Plan, error) {
 	if cfg.Install == nil {
 		return Plan{}, errors.New("reject: Config.Install is nil: nothing would be added")
 	}
-	ns, err := openNetNS(cfg.NetNS)
+	ns, err := netns.Enter(cfg.NetNS)
 	if err != nil {
 		return Plan{}, fmt.Errorf("reject: plan: %w", err)
 	}
-	defer ns.close() //nolint:errcheck // only asked
-	bound, err := ns.boundGroups()
+	defer ns.Close()
+	bound, err := boundGroups(ns)
 	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return Plan{}, fmt.Errorf("reject: plan: %w", err)
 	}
 	want := cfg.Install.withDefaults()
 	p := Plan{Table: tableText(installTable(freeGroup(bound, cfg.Groups), want.Traces, ownerComment()))}
 	if want.Reasons > 0 {
-		p.Sysctls, p.Missing = ns.changes(bound[0])
+		p.Sysctls, p.Missing = reasonChanges(ns, bound[0])
 	}
 	return p, nil
 }
 
-// changes are those of the sysctls that make the kernel write its reasons.
-func (n *installNS) changes(taken bool) (all []SysctlChange, err error) {
+// reasonChanges are those of the sysctls that make the kernel write its reasons.
+func reasonChanges(ns *netns.Thread, taken bool) (all []SysctlChange, err error) {
 	if taken {
 		return nil, errGroup0
 	}
 	var was []restoreSysctl
-	err = n.do(func() (err error) { was, err = restoreDir(netfilterSysctls).wanted(); return err })
+	err = ns.Do(func() (err error) { was, err = restoreDir(netfilterSysctls).wanted(); return err })
 	for _, s := range was {
 		all = append(all, SysctlChange{s.sysctl8(), s.value, restoreGiven(s.name)})
 	}

@@ -39,7 +39,7 @@ func (in *installed) askReasons(ctx context.Context, most int, taken bool) {
 func (in *installed) setReasons(ctx context.Context) error {
 	var was []restoreSysctl
 	dir := restoreDir(netfilterSysctls)
-	if err := in.ns.do(func() (err error) { was, err = dir.wanted(); return err }); err != nil || len(was) == 0 {
+	if err := in.ns.Do(func() (err error) { was, err = dir.wanted(); return err }); err != nil || len(was) == 0 {
 		return err
 	}
 	err := in.nft.Apply(ctx, nft.Table{Family: nft.INet, Name: restoreTable, Comment: recordOf(was)})
@@ -47,7 +47,7 @@ func (in *installed) setReasons(ctx context.Context) error {
 		return err
 	}
 	in.was = was
-	err = in.ns.do(func() error {
+	err = in.ns.Do(func() error {
 		for _, s := range was {
 			if err := dir.set(restoreSysctl{s.name, restoreGiven(s.name)}); err != nil {
 				return err
@@ -93,7 +93,7 @@ func (in *installed) switchReasons(off bool) error {
 		if !off {
 			s.value = restoreGiven(logInvalid)
 		}
-		return in.ns.do(func() error { return restoreDir(netfilterSysctls).set(s) })
+		return in.ns.Do(func() error { return restoreDir(netfilterSysctls).set(s) })
 	}
 	return nil // it was on before, which is not for us to change
 }

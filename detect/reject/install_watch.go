@@ -131,6 +131,13 @@ func (w *watch) lostPairs(s Source, l *nflog.Lost) {
 	}
 }
 
+// logsBefore reports that packets are logged on their way in unless they are of a
+// known connection, and that none of them was lost lately. The answer to one
+// that was not logged then tells its state.
+func (in *installed) logsBefore(logged *nflog.Packet, now time.Time) bool {
+	return in.pairing() && strings.HasPrefix(logged.Prefix, ownPrefix) && now.After(in.pairs.unsureTill)
+}
+
 // pairing reports that packets are logged before and after the rules.
 func (in *installed) pairing() bool { return in != nil && in.pairs != nil }
 
@@ -166,13 +173,15 @@ func (in *installed) takeNotes() []error {
 }
 
 // last yields what went wrong in removing what was installed, before the error
-// that ends Watch.
-func (in *installed) last(yield func(Verdict, error) bool) func(Verdict, error) bool {
+// that ends Watch. It is removed after end, once nothing more is read that
+// could switch something on again.
+func (in *installed) last(yield func(Verdict, error) bool, end func()) func(Verdict, error) bool {
 	return func(v Verdict, err error) bool {
 		_, missed := errors.AsType[*Lost](err)
 		_, less := errors.AsType[*Degraded](err)
 		if err != nil && !missed && !less {
-			if end := in.close(); end != nil && !yield(Verdict{}, end) {
+			end()
+			if left := in.close(); left != nil && !yield(Verdict{}, left) {
 				return false
 			}
 		}

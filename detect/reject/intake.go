@@ -3,6 +3,7 @@ package reject
 import (
 	"time"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect/nflog"
 	"github.com/connsleuth/connsleuth/detect/packet"
 )
@@ -17,11 +18,22 @@ func (w *watch) reason(logged *nflog.Packet, now time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reasons.put(reasonKeyOf(&p.Header), logged.Prefix)
-	w.flows.addReason(&p.Header, logged.Prefix)
+	if p.Flags.Has(packet.SYN|packet.ACK) && ParseReason(logged.Prefix).Kind == ReasonNew {
+		w.answers.put(keyOf(&p.Header), logged.Prefix)
+	}
+	w.flows.addReason(&p.Header, logged.Prefix, w.answer(PacketTuple(p.Header)))
 	if w.flows.ready.Len() > 0 {
 		wake(w.toTell)
 	}
 	return nil
+}
+
+// answer is the reason of the SYN|ACK that answered the SYN of a tuple; empty is
+// none. mu is held.
+func (w *watch) answer(t conntrack.Tuple) string {
+	opposite := t.Invert()
+	reason, _ := w.answers.get(keyOfTuple(&opposite))
+	return reason
 }
 
 // packet works a logged packet into the state: one that is refused, or one that
@@ -82,6 +94,7 @@ func (w *watch) icmpError(logged *nflog.Packet, p *packet.Packet, now time.Time)
 	if sent(logged.Hook) {
 		s.refusal = ICMPSent
 		s.here = p.Src == p.Quoted.Dst
+		s.unlogged = w.in.logsBefore(logged, now)
 		w.tally.errors++
 	}
 	w.tells(&s, now)
@@ -111,6 +124,7 @@ func (w *watch) reset(logged *nflog.Packet, h *packet.Header, now time.Time) {
 			return
 		}
 		s.refusal, s.doubtful, s.answered = ResetSent, true, true
+		s.unlogged = w.in.logsBefore(logged, now)
 	}
 	w.tells(&s, now)
 }

@@ -22,7 +22,7 @@ import (
 
 const (
 	group    = 50
-	patience = 20 * time.Second
+	patience = 40 * time.Second
 	// slow is a Config.Wait for what is told in time on a slow machine too. Only
 	// what never comes is waited for as long.
 	slow = 3 * time.Second

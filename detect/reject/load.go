@@ -18,6 +18,14 @@ func (e *known) exhausted() bool {
 	return l.Allowed > 0 && l.Descriptors >= l.Allowed-l.Allowed/10
 }
 
+// who is the source, as commands take it.
+func (l *Load) who() string {
+	if l.Source.IsSingleIP() {
+		return l.Source.Addr().String()
+	}
+	return l.Source.String()
+}
+
 // L1
 func isIdleFlood(e *known) bool {
 	return e.loaded() && e.Load.Value.State == sockdiag.Established
@@ -26,11 +34,11 @@ func isIdleFlood(e *known) bool {
 func explainIdleFlood(e *known, v *Verdict) {
 	l := e.Load.Value
 	v.Confidence = detect.Likely
-	v.Summary = fmt.Sprintf("%v holds %d connections, more than %d", l.Source, l.Count, l.Limit)
+	v.Summary = fmt.Sprintf("%v holds %d connections, more than %d", l.who(), l.Count, l.Limit)
 	switch {
 	case !l.Idle:
 		v.Confidence = detect.Possible
-		v.missing("whether they carry anything", "ss -tni state established dst "+l.Source.String())
+		v.missing("whether they carry anything", "ss -tni state established dst "+l.who())
 	case e.exhausted():
 		v.Confidence = detect.Certain
 	}
@@ -44,7 +52,7 @@ func explainIdleFlood(e *known, v *Verdict) {
 	}
 	v.fix(fmt.Sprintf("allow each source so many at most: `add @sources { ip%s saddr ct count over %d } reject`, with `type ipv%s_addr; flags dynamic` "+
 		"(iptables: `-m connlimit --connlimit-above %[2]d`)", six(l.Source.Addr().Is6()), max(l.Limit, 1), ipv(l.Source.Addr().Is6())),
-		fmt.Sprintf("ban %v, unless it is one of yours", l.Source),
+		fmt.Sprintf("ban %v, unless it is one of yours", l.who()),
 		"let the application close what is idle; TCP's own probes begin after `net.ipv4.tcp_keepalive_time`, 2 h")
 }
 
@@ -83,7 +91,7 @@ func explainStatePile(e *known, v *Verdict) {
 	l := e.Load.Value
 	pile := piles[l.State]
 	v.Confidence = detect.Likely
-	v.Summary = fmt.Sprintf("%v has %d connections in %v, more than %d: it %s", l.Source, l.Count, l.State, l.Limit, pile.means)
-	v.missing("whether it lasts: a second look a minute later", "ss -tan dst "+l.Source.String())
-	v.fix(pile.fix, fmt.Sprintf("ban %v, if it is not one of yours", l.Source))
+	v.Summary = fmt.Sprintf("%v has %d connections in %v, more than %d: it %s", l.who(), l.Count, l.State, l.Limit, pile.means)
+	v.missing("whether it lasts: a second look a minute later", "ss -tan dst "+l.who())
+	v.fix(pile.fix, fmt.Sprintf("ban %v, if it is not one of yours", l.who()))
 }

@@ -73,6 +73,7 @@ func (l *looker) lookUp(ctx context.Context, flows []*refused) {
 	now = time.Now() // to look took its time
 	for i, r := range flows {
 		results[i].ended = l.ended.get(keyOf(&seen[i].packet))
+		results[i].answer = l.answer(PacketTuple(seen[i].packet))
 		l.flows.lookedUp(r, results[i], now)
 	}
 	wake(l.toTell)

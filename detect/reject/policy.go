@@ -5,8 +5,10 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
 	"github.com/connsleuth/connsleuth/detect/packet"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // Rules, as nft(8) and iptables(8) print them, that look a source up.
@@ -90,15 +92,30 @@ func explainFragment(e *known, v *Verdict) {
 
 // C22: the tracker knows the connection.
 func isRuleOrder(e *known) bool {
-	return e.here() && (e.State == Established || e.State == Related || e.State == StateUnknown && e.reason.Passes())
+	return e.here() && (e.State == Established || e.State == Related || e.State == StateUnknown && (e.reason.Passes() || e.amidst()))
+}
+
+// amidst reports a packet of a live connection of which only the answer was
+// seen that refused it. A RST of a rule closes the entry (nf_send_reset).
+func (e *known) amidst() bool {
+	f := &e.Entry.Value
+	live := e.side != noSide && f.Has(conntrack.FieldTCP) && !f.Unreplied() && (f.TCP.State == conntrack.TCPEstablished ||
+		f.TCP.State == conntrack.TCPClose && e.Refusal == ResetSent && e.socketIn(sockdiag.Established))
+	return live && e.goesOn() && e.reason.Kind == ReasonNone
 }
 
 func explainRuleOrder(e *known, v *Verdict) {
 	v.Confidence = e.proven()
 	state := e.State
-	if state == StateUnknown {
+	switch {
+	case state != StateUnknown:
+	case e.reason.Passes():
 		state = Established
 		v.fact("the tracker lets such a packet through as established")
+	default:
+		state = Established
+		v.Confidence = detect.Possible
+		v.missing("the packet's conntrack state: an INVALID one can look the same", "nft monitor trace")
 	}
 	v.Summary = fmt.Sprintf("%v is of a known connection (%v): the rule that refuses it comes before one that accepts those, or there is none",
 		e.Packet.Value, state)

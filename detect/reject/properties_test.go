@@ -102,6 +102,9 @@ func certainOnlyWhen(t *testing.T, name string, e Evidence) (certain bool) {
 }
 
 func TestCertainOnlyWhen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	n := 0
 	count := func(name string, e Evidence) {
 		if certainOnlyWhen(t, name, e) {

@@ -10,7 +10,7 @@ import (
 )
 
 // netfilterSysctls is where the sysctls of the tracker and of the loggers are.
-// What is there depends on the thread that opens it: see installNS.
+// What is there depends on the namespace of the thread that opens it.
 const netfilterSysctls = "/proc/sys/net/netfilter"
 
 // restoreSysctl is one below netfilterSysctls, with slashes, and a value.

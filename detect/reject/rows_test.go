@@ -53,6 +53,7 @@ type seen struct {
 	how    Refusal
 	state  State
 	reason string
+	answer string // the reason of the SYN|ACK
 	icmp   string // the address that sent the error, " port" for port unreachable
 	entry  string // as conntrack -L writes it
 	ended  string // the same; expired if it has no timeout
@@ -64,7 +65,7 @@ type seen struct {
 
 	hook, local        string // "forward", "output", "input"; "no"
 	elsewhere, control string // as entry
-	rule               string // its text; it is rule 12 of inet filter input
+	rule               string // its text; it is rule handle 12 of inet filter input
 	rules              *Rules
 	counters           *Counters
 	usage              *conntrack.Usage
@@ -76,7 +77,7 @@ type seen struct {
 
 func (s seen) evidence(t testing.TB, f family) Evidence {
 	t.Helper()
-	e := Evidence{Refusal: s.how, State: s.state, Reason: s.reason}
+	e := Evidence{Refusal: s.how, State: s.state, Reason: s.reason, Answer: s.answer}
 	if s.packet != "" {
 		e.Packet = Found(header(t, f, s.packet))
 	}

@@ -2,6 +2,7 @@ package reject
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -80,12 +81,23 @@ func explainNotAllowed(e *known, v *Verdict) {
 			six(h.Src.Is6()), h.Dst, e.accept()))
 	case e.Listener.Result == Present:
 		v.Summary = fmt.Sprintf("no rule lets new connections from %v to %s in, though a socket listens there", h.Src, e.service())
-		v.fix(fmt.Sprintf("allow it, if it is wanted: `%s` before the reject", e.accept()))
+		v.fix("allow it, if it is wanted: " + e.allow())
 	default:
 		v.Summary = fmt.Sprintf("no rule lets %s from %v in", e.service(), h.Src)
-		v.fix(fmt.Sprintf("allow it, if it is wanted: `%s` before the reject", e.accept()))
+		v.fix("allow it, if it is wanted: " + e.allow())
 	}
 	e.byRule(v)
+}
+
+// allow says how to let the packet in: the command, if the rule to put it before
+// is known. Those of iptables, with chains in capitals, and of firewalld are
+// changed with their own tools.
+func (e *known) allow() string {
+	r := e.Rule.Value
+	if r.Handle == 0 || r.Chain == strings.ToUpper(r.Chain) || r.Table == "firewalld" {
+		return fmt.Sprintf("`%s` before the reject", e.accept())
+	}
+	return fmt.Sprintf("`nft insert rule %s %s %s handle %d %s`", r.Family, r.Table, r.Chain, r.Handle, e.accept())
 }
 
 func six(yes bool) string {

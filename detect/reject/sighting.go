@@ -21,6 +21,7 @@ type sighting struct {
 	here     bool // the connection's sockets would be on this host
 	doubtful bool // only the tables tell whether it was refused
 	answered bool // with a RST
+	unlogged bool // by rules that log all packets that are new or invalid
 	uid      uint32
 	reason   string
 	icmp     *packet.Header // the error that was sent or received
@@ -33,6 +34,7 @@ type findings struct {
 	entry, elsewhere, control finding[conntrack.Flow]
 	socket, listener          finding[sockdiag.Socket]
 	ended                     *Ended
+	answer                    string // the reason of the SYN|ACK
 	host                      *surroundings
 	hurried                   bool // there was no time to look
 }
@@ -57,9 +59,12 @@ func (f finding[T]) lookup() Lookup[T] {
 func (r *refused) evidence() Evidence {
 	s, f := &r.seen, &r.found
 	e := Evidence{
-		Packet: Found(s.packet), At: s.at, Refusal: s.refusal, State: s.state, Reason: s.reason,
+		Packet: Found(s.packet), At: s.at, Refusal: s.refusal, State: s.state, Reason: s.reason, Answer: f.answer,
 		Entry: f.entry.lookup(), Elsewhere: f.elsewhere.lookup(), Control: f.control.lookup(),
 		Socket: f.socket.lookup(), Listener: f.listener.lookup(),
+	}
+	if s.unlogged && s.state == StateUnknown && f.entry.result == Present {
+		e.State = Established
 	}
 	if s.icmp != nil {
 		e.ICMP = Found(*s.icmp)

@@ -2,6 +2,7 @@ package reject
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
@@ -34,7 +35,7 @@ func explainTableFull(e *known, v *Verdict) {
 	v.Summary = "the connection table is full"
 	if e.Counters.Result == Present {
 		v.Summary += fmt.Sprintf(": in %v, %d packets were dropped for want of an entry, before any rule saw them, and %d entries were evicted",
-			e.Counters.Value.Window, dropped, c.EarlyDrop)
+			e.Counters.Value.in(), dropped, c.EarlyDrop)
 	} else {
 		v.missing("whether packets were dropped", "conntrack -S")
 	}
@@ -85,7 +86,7 @@ func explainLongChains(e *known, v *Verdict) {
 	u := e.Usage.Value
 	v.Confidence = detect.Certain
 	v.Summary = fmt.Sprintf("in %v, %d new connections were dropped because their hash chain was too long: the table has too few buckets, "+
-		"or somebody aims at one", e.Counters.Value.Window, c.ChainTooLong)
+		"or somebody aims at one", e.Counters.Value.in(), c.ChainTooLong)
 	buckets := uint64(262144)
 	if load, ok := u.Load(); e.Usage.Result == Present && ok {
 		v.fact(fmt.Sprintf("a look-up passes %.1f links on average", load))
@@ -108,7 +109,7 @@ func explainInsertFailed(e *known, v *Verdict) {
 	c, _ := e.counts()
 	v.Confidence = detect.Certain
 	v.Summary = fmt.Sprintf("in %v, %d packets that begin connections were dropped (insert_failed), because the tuple of their answers is taken: two of one "+
-		"source port raced each other, or source NAT has no free port", e.Counters.Value.Window, c.InsertFailed-c.ChainTooLong)
+		"source port raced each other, or source NAT has no free port", e.Counters.Value.in(), c.InsertFailed-c.ChainTooLong)
 	if c.ClashResolve > 0 {
 		v.fact(fmt.Sprintf("%d more clashed and were let through", c.ClashResolve))
 	}
@@ -119,24 +120,38 @@ func explainInsertFailed(e *known, v *Verdict) {
 }
 
 // C27. Packets that rules drop are refused without an error too, so that the
-// kernel's own count is what proves it.
+// kernel's own count is what proves it; Linux before 6.2 has none.
 func isRateLimited(e *known) bool {
 	c := e.Counters.Value
-	fewer := c.Errors > 0 && c.Refused >= 10 && c.Refused/2 > c.Errors
+	fewer := c.Errors > 0 && c.Refused >= 10 && c.Refused/2 > c.Errors && !e.since(6, 2)
 	return e.Packet.Result != Present && e.Counters.Result == Present && (c.RateLimited > 0 || fewer)
 }
 
 func explainRateLimited(e *known, v *Verdict) {
 	c := e.Counters.Value
 	v.Confidence = detect.Certain
-	v.Summary = fmt.Sprintf("in %v, %d packets were refused and %d ICMP errors sent; the kernel held back %d (net.ipv4.icmp_ratelimit): whoever "+
-		"counts errors sees a part of what is refused, and most senders wait in vain", c.Window, c.Refused, c.Errors, c.RateLimited)
+	v.Summary = fmt.Sprintf("in %v, %d packets were refused and %d ICMP errors sent; the kernel held back %d (%s): whoever "+
+		"counts errors sees a part of what is refused, and most senders wait in vain", c.in(), c.Refused, c.Errors, c.RateLimited, c.limits())
 	if c.RateLimited == 0 {
 		v.Confidence = detect.Likely
 		v.missing("how many errors the kernel held back; a rule that drops sends none either", "nstat -az IcmpOutRateLimitHost IcmpOutRateLimitGlobal")
 	}
 	v.fix("count the packets that are logged before they are refused, not the errors",
 		"for TCP: `reject with tcp reset`, which no limit holds back",
-		"to have more sent: `sysctl net.ipv4.icmp_ratelimit`, milliseconds for each peer, and `net.ipv4.icmp_msgs_per_sec` for all (IPv6: "+
-			"`net.ipv6.icmp.ratelimit`)")
+		"to have more sent: lower "+c.limits()+", milliseconds for each peer; of IPv4, `net.ipv4.icmp_msgs_per_sec` limits all together")
 }
+
+// limits names the settings that held errors back, or those that can.
+func (c *Counters) limits() string {
+	const v4, v6 = "`net.ipv4.icmp_ratelimit`", "`net.ipv6.icmp.ratelimit`"
+	switch {
+	case c.RateLimited6 == c.RateLimited && c.RateLimited6 > 0:
+		return v6
+	case c.RateLimited6 == 0 && c.RateLimited > 0:
+		return v4
+	}
+	return v4 + " and " + v6
+}
+
+// in is the time in which it was counted, as people say it.
+func (c *Counters) in() time.Duration { return c.Window.Round(100 * time.Millisecond) }

@@ -32,6 +32,9 @@ func used() uint64 {
 // The bounds that Config.Flows and Watch name. It does not run beside other
 // tests.
 func TestSizes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	const flows, ends = 1 << 12, 1 << 12
 	entry, socket := flow(t, alive), sockdiag.Socket{}
 	fill := func(f func() findings) func() any {

@@ -30,20 +30,20 @@ func (w *watch) start(ctx context.Context) <-chan struct{} {
 		w.wg.Go(func() { w.packets(ctx, w.why, Reasons, w.reason) })
 	}
 	ready := make(chan struct{})
-	var deaf atomic.Int32 // sources to which nobody listens yet
+	var deaf atomic.Int32 // sources to which nobody listens yet, and counters not read
 	listening := func() {
 		if deaf.Add(-1) == 0 {
 			close(ready)
 		}
 	}
-	deaf.Add(1)
+	deaf.Add(2)
 	if w.in.tracing() {
 		deaf.Add(1)
 		w.wg.Go(func() { w.traces(ctx, listening) })
 	}
 	w.wg.Go(func() { w.ends(ctx, listening) })
 	w.wg.Go(func() { w.lookUp(ctx) })
-	w.wg.Go(func() { w.countAll(ctx) })
+	w.wg.Go(func() { w.countAll(ctx, listening) })
 	return ready
 }
 

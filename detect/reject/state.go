@@ -13,6 +13,7 @@ import (
 type state struct {
 	flows     *flows
 	reasons   *recent[reasonKey, string]
+	answers   *recent[flowKey, string] // the reasons of SYN|ACKs that are of no connection
 	ended     endings
 	losses    []Lost // one of each source
 	silent    []Verdict
@@ -25,7 +26,7 @@ type state struct {
 
 func newState(cfg *Config) state {
 	return state{
-		flows: newFlows(cfg.flowLimits()), reasons: newRecent[reasonKey, string](1024), ended: newEndings(1 << 15),
+		flows: newFlows(cfg.flowLimits()), reasons: newRecent[reasonKey, string](1024), answers: newRecent[flowKey, string](1024), ended: newEndings(1 << 15),
 		states: make(prefixes),
 	}
 }

@@ -65,7 +65,7 @@ var strayCases = []causeCase{
 
 	{"C30", CauseBanned, certain,
 		seen{packet: "in SYN", how: Logged, state: New, entry: "-", listen: host, rule: "ip saddr @bans counter drop"},
-		[]string{"rule 12 of inet filter input: ip saddr @bans counter drop", "`nft delete element inet filter bans { " + peer + " }`"},
+		[]string{"rule handle 12 of inet filter input: ip saddr @bans counter drop", "`nft delete element inet filter bans { " + peer + " }`"},
 		[]miss{
 			{"a set of those allowed", func(s *seen) { s.rule = "ip saddr != @friends drop" }, "C19"},
 			{"an ipset of those allowed", func(s *seen) { s.rule = "-m set ! --match-set friends src -j DROP" }, "C19"},
@@ -155,6 +155,9 @@ var strayCases = []causeCase{
 			{"its SYN|ACK", func(s *seen) { s.packet, s.reason, s.elsewhere, s.socket = "in SYN|ACK", reasonNew, sent7, "SYN_SENT" }, "C14"},
 			{"its SYN|ACK, in no zone", func(s *seen) { s.packet, s.reason, s.elsewhere, s.socket = "in SYN|ACK", reasonNew, "", "SYN_SENT" }, "C17"},
 			{"an exemption beside zones", func(s *seen) { s.rules = &Rules{Notrack: "tcp sport 9102 notrack", Zone: "ct zone set 7"} }, "C15"},
+			{"the SYN|ACK looked up elsewhere, whatever rules exempt", func(s *seen) {
+				s.answer, s.rules = reasonNew, &Rules{Notrack: "udp dport 53 notrack", Zone: "ct zone set 7"}
+			}, "C14"},
 			{"rules not known", func(s *seen) { s.rules = nil }, "C14"},
 			{"rules assign zones", func(s *seen) { s.entry, s.elsewhere, s.rules = asked, "", &Rules{Zone: "oifname eth1 ct zone set 7"} }, "C14"},
 			{"a new SYN", func(s *seen) { s.packet, s.reason, s.state, s.listen = "in SYN", "", New, host }, "C19"},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // untilDue is how long until there is something to tell.
@@ -80,9 +81,12 @@ func (fs *flows) tell(r *refused, now time.Time) (v Verdict, news bool) {
 }
 
 // disproved reports a RST that answered no refused packet: the kernel itself
-// resets what no socket takes, which leaves the entry, or its end.
+// resets what no socket takes, which leaves the entry, or its end. While a
+// socket has the connection, the kernel has no reason to.
 func (r *refused) disproved() bool {
-	return r.seen.doubtful && r.crowd == nil && (r.found.entry.result == Present || r.found.ended != nil)
+	e := r.evidence()
+	live := e.socketIn(sockdiag.Established) && e.Socket.Value.HasOwner()
+	return r.seen.doubtful && r.crowd == nil && !live && (r.found.entry.result == Present || r.found.ended != nil)
 }
 
 // forget drops the flows that were refused longest ago.

@@ -1,6 +1,7 @@
 package reject
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -50,10 +51,21 @@ type Verdict struct {
 // String returns cause, confidence and summary on one line.
 func (v Verdict) String() string {
 	times := ""
-	if v.Count > 1 {
+	switch {
+	case v.Ports > 0:
+		times = fmt.Sprintf(" (%d times, %d ports)", v.Count, v.Ports)
+	case v.Count > 1:
 		times = fmt.Sprintf(" (%d times)", v.Count)
 	}
 	return plain(fmt.Sprintf("%s%s, %s: %s", v.Cause, times, v.Confidence, v.Summary))
+}
+
+// Line returns what String does and the most direct thing to do, on one line.
+func (v Verdict) Line() string {
+	if len(v.Fix) == 0 {
+		return v.String()
+	}
+	return v.String() + "; to do: " + plain(v.Fix[0])
 }
 
 // Text returns the whole verdict on several lines: that of String, and below it
@@ -97,14 +109,15 @@ type verdictJSON struct {
 	Fix        []string   `json:"fix"`
 	Flow       *flowJSON  `json:"flow"`
 	Count      int        `json:"count"`
+	Ports      int        `json:"ports"`
 	First      *time.Time `json:"first"`
 	Last       *time.Time `json:"last"`
 }
 
 type flowJSON struct {
 	Src   netip.Addr `json:"src"`
-	Dst   netip.Addr `json:"dst"`
-	Proto string     `json:"proto"`
+	Dst   netip.Addr `json:"dst,omitzero"`
+	Proto string     `json:"proto,omitempty"`
 	Sport *uint16    `json:"sport,omitempty"`
 	Dport *uint16    `json:"dport,omitempty"`
 	Type  *uint8     `json:"type,omitempty"`
@@ -118,19 +131,25 @@ type flowJSON struct {
 //	  "cause": "ghost", "rule": "C05", "confidence": "certain", "summary": "…",
 //	  "facts": ["…"], "missing": ["…"], "decide": "…", "fix": ["…"],
 //	  "flow": {"src": "192.0.2.1", "dst": "192.0.2.2", "proto": "tcp", "sport": 40000, "dport": 443},
-//	  "count": 3, "first": "2026-11-21T09:11:51.123456789Z", "last": "2026-11-21T09:11:54.123456789Z"
+//	  "count": 3, "ports": 0, "first": "2026-11-21T09:11:51.123456789Z", "last": "2026-11-21T09:11:54.123456789Z"
 //	}
 //
 // Without a packet "flow" is null, and so are "first" and "last" when they are
-// zero. The flow of ICMP has "type", "code" and "id" for ports, those of other
-// protocols neither, and their number for a name. Instants are RFC 3339 in UTC.
+// zero. Of flows that are not told apart ("ports" above 0) "flow" has only the
+// source, and is null for those of all sources. The flow of ICMP has "type",
+// "code" and "id" for ports, those of other protocols neither, and their number
+// for a name. Instants are RFC 3339 in UTC.
 // The evidence is left out.
 func (v Verdict) MarshalJSON() ([]byte, error) {
-	return json.Marshal(verdictJSON{
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // whoever embeds it decides
+	err := enc.Encode(verdictJSON{
 		Cause: v.Cause, Rule: v.Rule, Confidence: v.Confidence.String(), Summary: v.Summary,
 		Facts: orEmpty(v.Facts), Missing: orEmpty(v.Missing), Decide: v.Decide, Fix: orEmpty(v.Fix),
-		Flow: newFlowJSON(v.Flow), Count: v.Count, First: instant(v.First), Last: instant(v.Last),
+		Flow: newFlowJSON(v.Flow), Count: v.Count, Ports: v.Ports, First: instant(v.First), Last: instant(v.Last),
 	})
+	return b.Bytes(), err
 }
 
 // orEmpty makes an empty list of none, which is null in JSON.
@@ -148,6 +167,9 @@ func instant(t time.Time) *time.Time {
 func newFlowJSON(t conntrack.Tuple) *flowJSON {
 	if t == (conntrack.Tuple{}) {
 		return nil
+	}
+	if !t.Dst.IsValid() {
+		return &flowJSON{Src: t.Src}
 	}
 	j := &flowJSON{Src: t.Src, Dst: t.Dst, Proto: t.Proto.String()}
 	switch uint8(t.Proto) {

@@ -1,6 +1,7 @@
 package reject
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 func TestVerdictString(t *testing.T) {
@@ -16,9 +18,31 @@ func TestVerdictString(t *testing.T) {
 	if got := v.String(); got != "ghost, certain: this" {
 		t.Errorf("got %q", got)
 	}
-	v.Count, v.Summary = 3, "th\nis\x1b[2J"
+	v.Count, v.Ports = 3, 2
+	if got := v.String(); got != "ghost (3 times, 2 ports), certain: this" {
+		t.Errorf("got %q", got)
+	}
+	v.Fix = []string{"do\n", "or not"}
+	if got := v.Line(); got != "ghost (3 times, 2 ports), certain: this; to do: do " {
+		t.Errorf("got %q", got)
+	}
+	v.Ports, v.Summary = 0, "th\nis\x1b[2J"
 	if got := v.String(); got != "ghost (3 times), certain: th is [2J" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Whether < and > are escaped is for the caller's encoder to say.
+func TestVerdictJSONPlain(t *testing.T) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	v := Verdict{Summary: "1 > 0", Flow: conntrack.Tuple{}}
+	if err := enc.Encode(v); err != nil || !strings.Contains(b.String(), `"1 > 0"`) {
+		t.Errorf("%v: %s", err, b.String())
+	}
+	if escaped, err := json.Marshal(v); err != nil || !strings.Contains(string(escaped), `"1 \u003e 0"`) {
+		t.Errorf("%v: %s", err, escaped)
 	}
 }
 
@@ -54,12 +78,13 @@ func TestVerdictJSON(t *testing.T) {
 		{Verdict{Cause: CauseGhost, Rule: "C05", Confidence: detect.Certain, Summary: "s", Facts: []string{"f"}, Missing: []string{"m"}, Decide: "d",
 			Fix: []string{"x"}, Flow: tcp, Count: 3, First: first, Last: first.Add(time.Second)},
 			`{"cause":"ghost","rule":"C05","confidence":"certain","summary":"s","facts":["f"],"missing":["m"],"decide":"d","fix":["x"],` +
-				`"flow":{"src":"192.0.2.1","dst":"192.0.2.2","proto":"tcp","sport":40000,"dport":443},"count":3,` +
+				`"flow":{"src":"192.0.2.1","dst":"192.0.2.2","proto":"tcp","sport":40000,"dport":443},"count":3,"ports":0,` +
 				`"first":"2026-11-21T09:11:51.123456789Z","last":"2026-11-21T09:11:52.123456789Z"}`},
 		{Verdict{Cause: CauseUnknown},
-			`{"cause":"unknown","rule":"","confidence":"unknown","summary":"","facts":[],"missing":[],"decide":"","fix":[],"flow":null,"count":0,"first":null,"last":null}`},
+			`{"cause":"unknown","rule":"","confidence":"unknown","summary":"","facts":[],"missing":[],"decide":"","fix":[],"flow":null,"count":0,"ports":0,"first":null,"last":null}`},
 		{Verdict{Flow: ping}, `"flow":{"src":"192.0.2.1","dst":"192.0.2.2","proto":"icmp","type":8,"code":0,"id":0}`},
 		{Verdict{Flow: gre}, `"flow":{"src":"192.0.2.1","dst":"192.0.2.2","proto":"gre"}`},
+		{Verdict{Flow: conntrack.Tuple{Src: tcp.Src}, Count: 9, Ports: 7}, `"flow":{"src":"192.0.2.1"},"count":9,"ports":7,`},
 		{Verdict{First: time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC)}, `"first":null`},
 	} {
 		b, err := json.Marshal(tt.v)
@@ -116,3 +141,34 @@ func TestKernelAdvice(t *testing.T) {
 		}
 	}
 }
+
+// The settings that limit ICMP errors are those of the family they were of.
+func TestRateLimits(t *testing.T) {
+	for want, c := range map[string]Counters{
+		"`net.ipv4.icmp_ratelimit`":                               {RateLimited: 3},
+		"`net.ipv6.icmp.ratelimit`":                               {RateLimited: 3, RateLimited6: 3},
+		"`net.ipv4.icmp_ratelimit` and `net.ipv6.icmp.ratelimit`": {RateLimited: 3, RateLimited6: 2},
+	} {
+		if got := c.limits(); got != want {
+			t.Errorf("%+v: %s, want %s", c, got, want)
+		}
+	}
+}
+
+// A RST that no socket sent is a rule's while a process has the connection, and
+// the kernel's own once none has.
+func TestDisprovedReset(t *testing.T) {
+	for socket, rule := range map[string]string{"ESTABLISHED": "C22", "-": ""} {
+		e := seen{packet: "in PSH|ACK", how: ResetSent, entry: closedEntry, socket: socket}.evidence(t, same)
+		r := &refused{seen: sighting{packet: e.Packet.Value, refusal: ResetSent, doubtful: true},
+			found: findings{entry: found(&e.Entry.Value), socket: finding[sockdiag.Socket]{&e.Socket.Value, e.Socket.Result}}}
+		if r.disproved() != (rule == "") {
+			t.Errorf("socket %s: disproved %t", socket, r.disproved())
+		}
+		if v := r.verdict(); rule != "" && (v.Rule != rule || v.Confidence != possible) {
+			t.Errorf("got %s %v", v.Rule, v)
+		}
+	}
+}
+
+const closedEntry = "tcp 6 9 CLOSE " + fromPeer + fromHost + "[ASSURED] use=1"

@@ -124,13 +124,14 @@ func Watch(ctx context.Context, cfg *Config) iter.Seq2[Verdict, error] {
 		defer in.close() //nolint:errcheck // told before the last error, if that is yielded
 		w, err := open(&in.cfg)
 		if err != nil {
-			in.last(yield)(Verdict{}, err)
+			in.last(yield, func() {})(Verdict{}, err)
 			return
 		}
 		w.in, w.flows.tracing = in, in.tracing()
 		ctx, cancel := context.WithCancel(ctx)
-		defer w.close(cancel)
-		w.run(ctx, w.start(ctx), in.last(yield))
+		end := sync.OnceFunc(func() { w.close(cancel) })
+		defer end()
+		w.run(ctx, w.start(ctx), in.last(yield, end))
 	}
 }
 

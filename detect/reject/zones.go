@@ -41,8 +41,14 @@ func (e *known) bypasses() (zone, notrack, known bool) {
 func isWrongZone(e *known) bool {
 	f, half := e.half()
 	zone, notrack, _ := e.bypasses()
-	return e.otherZone() || half && !e.forwarded() && !notrack && (zoned(&f) || zone) || half && e.forwarded() && e.elsewhere != noSide && zoned(&f)
+	return e.otherZone() || half && e.answeredElsewhere() || half && !e.forwarded() && !notrack && (zoned(&f) || zone) ||
+		half && e.forwarded() && e.elsewhere != noSide && zoned(&f)
 }
+
+// answeredElsewhere reports that the tracker has seen the SYN|ACK and knew nothing
+// of it, though there is an entry that waits for it. It says so since Linux 6.7;
+// of one that is exempt from tracking it never does.
+func (e *known) answeredElsewhere() bool { return ParseReason(e.Answer).Kind == ReasonNew }
 
 // otherZone reports a packet that continues or answers what is in another zone,
 // and has no entry in its own.
@@ -59,10 +65,13 @@ func explainWrongZone(e *known, v *Verdict) {
 	zone, notrack, known := e.bypasses()
 	rules := known && zone && !notrack && e.reason.Kind == ReasonState
 	v.Confidence = detect.Likely
-	if rules || e.otherZone() && e.reason.Kind == ReasonNew {
+	if _, half := e.half(); rules || e.otherZone() && e.reason.Kind == ReasonNew || half && e.answeredElsewhere() && e.reason.Kind == ReasonState {
 		v.Confidence = detect.Certain
 	} else if e.tcp() && e.reason.Kind == ReasonNone {
 		e.reasonMissing(v)
+	}
+	if e.answeredElsewhere() {
+		v.fact("the SYN|ACK was of no connection for the tracker: " + plain(e.Answer))
 	}
 	if zone {
 		v.fact("zone assigned by: " + plain(e.Rules.Value.Zone))

@@ -106,7 +106,15 @@ func newView(f *os.File, asJSON bool, top int) *view {
 	return v
 }
 
-// line writes a verdict as a person reads it.
+// line writes a verdict as a person reads it: when, what, why, what to do. A
+// terminal cuts its end off.
 func line(w io.Writer, v reject.Verdict) {
-	fmt.Fprintf(w, "%s  %v  %v\n", v.Last.Format(time.TimeOnly), v.Flow, v)
+	what := "this host"
+	switch {
+	case v.Flow.Dst.IsValid():
+		what = v.Evidence.Packet.Value.String()
+	case v.Flow.Src.IsValid():
+		what = v.Flow.Src.String()
+	}
+	fmt.Fprintf(w, "%s  %s  %s\n", v.Last.Format(time.TimeOnly), what, v.Line())
 }

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-const patience = 20 * time.Second
+const patience = 40 * time.Second
 
 // program is the program at work in a host.
 type program struct {
@@ -204,7 +204,7 @@ func TestProhibited(t *testing.T) {
 	p.waitFor("no-service, certain: ")
 	p.waitFor(" of inet filter input: tcp dport 1000 ")
 	p.stop(os.Interrupt)
-	if out, _ := p.text(); !strings.Contains(out, "sport=4000") {
+	if out, _ := p.text(); !strings.Contains(out, ":4000 > ") {
 		t.Errorf("got %s", out)
 	}
 	waitState(t, server, unchanged)

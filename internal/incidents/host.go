@@ -23,6 +23,8 @@ type host struct {
 	ct   *conntrack.Conn
 	diag *sockdiag.Conn
 
+	installs bool // its firewall logs nothing, and Watch installs what it needs
+
 	mu       sync.Mutex
 	verdicts []reject.Verdict
 	watchErr error
@@ -50,21 +52,27 @@ func (h *host) close() error {
 	return errors.Join(h.ct.Close(), h.diag.Close())
 }
 
+// watches is what a Watch of the host listens to.
+func (h *host) watches() (*reject.Config, error) {
+	cfg := &reject.Config{NetNS: h.NetNS(), Proc: h.FS(), Wait: time.Second}
+	if h.installs {
+		cfg.Install = &reject.Install{}
+		return cfg, nil
+	}
+	cfg.Groups, cfg.Reasons = []uint16{group}, true
+	// The kernel's own reasons for INVALID packets, for both families.
+	return cfg, h.set("net.netfilter.nf_conntrack_log_invalid", "255",
+		"net.netfilter.nf_log.2", "nfnetlink_log", "net.netfilter.nf_log.10", "nfnetlink_log")
+}
+
 // watch begins to collect verdicts, and returns once nothing is missed.
 func (h *host) watch(ctx context.Context) error {
-	// The kernel's own reasons for INVALID packets, for both families.
-	for name, value := range map[string]string{
-		"net.netfilter.nf_conntrack_log_invalid": "255",
-		"net.netfilter.nf_log.2":                 "nfnetlink_log",
-		"net.netfilter.nf_log.10":                "nfnetlink_log",
-	} {
-		if err := h.SetSysctl(name, value); err != nil {
-			return err
-		}
+	cfg, err := h.watches()
+	if err != nil {
+		return err
 	}
 	ready, ended := make(chan struct{}), make(chan struct{})
-	cfg := &reject.Config{NetNS: h.NetNS(), Proc: h.FS(), Groups: []uint16{group}, Reasons: true, Wait: time.Second,
-		Ready: func() { close(ready) }}
+	cfg.Ready = func() { close(ready) }
 	h.watching.Go(func() {
 		defer close(ended)
 		for v, err := range reject.Watch(ctx, cfg) {

@@ -21,6 +21,7 @@ func (st *stage) addRouter() {
 	must(st.network.Link(r, st.server.Host, serverSide[0], serverSide[1]))
 	must(st.network.Router(r, st.client.Host, st.server.Host))
 	st.router = get(newHost(r, st.ipv6))
+	st.router.installs = st.server.installs
 	for _, h := range []*host{st.client, st.server} {
 		v4, v6 := h.Addrs(r)
 		h.addr = v4

@@ -14,10 +14,14 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nft"
 )
 
+// counted is the host's verdict on what only counters tell.
+func (st *stage) counted(h *host, cause reject.Cause) reject.Verdict {
+	return st.judged(h, func(v *reject.Verdict) bool { return v.Evidence.Refusal == reject.Counted && v.Cause == cause }, cause)
+}
+
 // explainCounts is the explanation of what only counters tell.
-func (st *stage) explainCounts(e reject.Evidence, want expected) {
-	v := reject.Explain(e)
-	c := e.Counters.Value
+func (st *stage) explainCounts(v reject.Verdict, want expected) {
+	c := v.Evidence.Counters.Value
 	st.result(Detect, nil, fmt.Sprintf("in %v: %d packets refused, %d ICMP errors sent, %d not sent for their rate; %d entries dropped early, "+
 		"%d packets dropped, %d entries not inserted", c.Window.Round(time.Millisecond), c.Refused, c.Errors, c.RateLimited,
 		c.Conntrack.EarlyDrop, c.Conntrack.Drop, c.Conntrack.InsertFailed),
@@ -41,7 +45,7 @@ func playRateLimited(st *stage) error {
 	if _, counted := st.server.snmp(st.icmp(), "OutRateLimitHost"); !counted { // before Linux 6.3
 		want.confidence = detect.Likely
 	}
-	st.explainCounts(e, want)
+	st.explainCounts(st.counted(st.server, want.cause), want)
 	must(st.set(st.server, limit, "0"))
 	c = st.scan().Counters.Value
 	st.result(Remedy, nil, fmt.Sprintf("with %s = 0 the client learns of %d refusals of %d", limit, c.Errors, c.Refused),
@@ -79,11 +83,10 @@ func playNATClash(st *stage) error {
 	st.walls(map[*host]wall{st.client: {}, st.router: {hook: nft.Forward, allow: opens(httpsPort), extra: snat(40000)}})
 	st.answering(httpsPort)
 	first := st.answered(httpsPort)
-	was := st.tally(st.router)
 	err := st.silent(httpsPort)
 	st.result(Reproduce, nil, fmt.Sprintf("one connection is answered, and the next gets no word, not even a refusal: %v", err),
 		first, check{"silence", errors.Is(err, errSilence)})
-	st.explainCounts(st.since(st.router, was), expected{
+	st.explainCounts(st.counted(st.router, reject.CauseInsertFailed), expected{
 		cause: reject.CauseInsertFailed, confidence: detect.Certain, words: []string{"insert_failed", "port"},
 	})
 	st.change(st.router, "translates to any port", wall{hook: nft.Forward, allow: opens(httpsPort), extra: snat(0)})

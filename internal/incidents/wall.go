@@ -65,10 +65,26 @@ func (h *host) raise(ctx context.Context, w wall) error {
 		{Name: w.hook.String(), Hook: w.hook, Rules: rules},
 		{Name: "output", Hook: nft.Output, Rules: errors},
 	}, w.extra...)}
+	if h.installs {
+		for i := range t.Chains {
+			t.Chains[i].Rules = silenced(t.Chains[i].Rules)
+		}
+	}
 	if w.helper != "" {
 		t.Helpers = []nft.CTHelper{{Name: w.helper, Helper: w.helper, Proto: nft.TCP}}
 	}
 	return h.Rules(ctx, t)
+}
+
+// silenced are the rules without logging.
+func silenced(rules []nft.Rule) (out []nft.Rule) {
+	for _, r := range rules {
+		only := r.Log != nil && r.Verdict == nft.Continue
+		if r.Log = nil; !only {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // counted returns how many packets the wall let pass, and refused.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -46,7 +47,7 @@ func TestThread(t *testing.T) {
 		}
 	}
 	var addrs []net.Addr
-	th.Do(func() { addrs, err = net.InterfaceAddrs() })
+	err = th.Do(func() (err error) { addrs, err = net.InterfaceAddrs(); return err })
 	if err != nil || !slices.ContainsFunc(addrs, func(a net.Addr) bool {
 		return strings.HasPrefix(a.String(), server.Addr4().String()+"/")
 	}) {
@@ -74,4 +75,37 @@ func TestThreadErrors(t *testing.T) {
 	}
 	th.Close()
 	th.Close()
+	for range 10 { // of two ways to go on, select takes either
+		if _, err := th.ReadFile("net/snmp"); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+}
+
+// The caller's own namespace is that of its thread, and to stay there takes no
+// privilege.
+func TestThreadStays(t *testing.T) {
+	t.Parallel()
+	_, server := lab.Two(t)
+	const ns = "/proc/thread-self/ns/net"
+	link := func(th *netns.Thread) (name string) {
+		if err := th.Do(func() (err error) { name, err = os.Readlink(ns); return err }); err != nil {
+			t.Error(err)
+		}
+		return name
+	}
+	if err := server.Do(func() error {
+		th, err := netns.Enter("")
+		if err != nil {
+			return err
+		}
+		defer th.Close()
+		want, err := os.Readlink(ns)
+		if got := link(th); got != want {
+			t.Errorf("in %s, of a caller in %s", got, want)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
 }

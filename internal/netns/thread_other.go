@@ -13,8 +13,8 @@ type Thread struct{}
 // Enter returns errors.ErrUnsupported.
 func Enter(string) (*Thread, error) { return nil, errors.ErrUnsupported }
 
-// Do does nothing: there is no Thread.
-func (*Thread) Do(func()) {}
+// Do returns errors.ErrUnsupported.
+func (*Thread) Do(func() error) error { return errors.ErrUnsupported }
 
 // Close does nothing: there is no Thread.
 func (*Thread) Close() {}
