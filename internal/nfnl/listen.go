@@ -94,15 +94,25 @@ type gap struct {
 	taken, drops uint32
 }
 
+// looks is how often what is taken of the buffer is read before it counts as not
+// fallen. Since Linux 6.16 each message is charged to the buffer while the kernel
+// finds that there is no room for it, for a fraction of a microsecond.
+const looks = 8
+
 // over reports whether the kernel sends again, and then closes the gap. While
 // it drops, what is taken of the buffer only falls: that it is empty, or did
 // not fall with the last datagram, is the end.
 func (g *gap) over(s Socket) bool {
 	before := g.taken
-	var err error
-	g.taken, g.drops, err = s.Memory()
-	if err == nil && g.taken != 0 && (before == 0 || g.taken < before) {
-		return false
+	for range looks {
+		var err error
+		g.taken, g.drops, err = s.Memory()
+		if err != nil || g.taken == 0 {
+			break
+		}
+		if before == 0 || g.taken < before {
+			return false
+		}
 	}
 	g.open, g.taken = false, 0
 	return true
