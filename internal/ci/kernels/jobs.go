@@ -38,7 +38,7 @@ const listedFields = "-json=ImportPath,Name,Dir,Deps,TestGoFiles,XTestGoFiles"
 var buildEnv = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1"}
 
 // testArgs are the arguments of every test binary.
-var testArgs = []string{"-test.v", "-test.short", "-test.timeout", "5m"}
+var testArgs = []string{"-test.v", "-test.short", "-test.parallel", "4", "-test.timeout", "5m"}
 
 // buildJobs builds the test binaries of the packages and the programs into dir.
 func buildJobs(ctx context.Context, dir string, packages, programs []string) ([]job, error) {
