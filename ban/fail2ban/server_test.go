@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -220,6 +221,10 @@ func (p *place) Remove(t *testing.T) { p.unmake(t) }
 func raw(t *testing.T, socket string, words ...string) {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
+	for deadline := time.Now().Add(20 * time.Second); errors.Is(err, syscall.EAGAIN) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // its queue is full
+		conn, err = net.Dial("unix", socket)
+	}
 	ok(t, err)
 	defer conn.Close() //nolint:errcheck // nothing is owed
 	ok(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
