@@ -101,7 +101,12 @@ func playSynFlood(st *stage) error {
 			}})
 		}
 	}
-	begin(1000)
+	// They last long enough to be counted, and those that get lost come again.
+	must(st.set(st.server, "net.ipv4.tcp_synack_retries", "10"))
+	must(st.wait("connections half made", func() (bool, error) {
+		begin(1000)
+		return st.load(source, sockdiag.SynRecv).Count >= crowd, nil
+	}))
 	pile := st.crowded(source, sockdiag.SynRecv, crowd)
 	st.result(Reproduce, nil, fmt.Sprintf("%d connections begun in the name of %v wait for an answer to the server's SYN|ACK", pile.Count, source))
 	st.foundLoad(detect.PerSource{State: sockdiag.SynRecv, Limit: normal})
