@@ -83,7 +83,7 @@ func (e *EntryError) Error() string { return fmt.Sprintf("ban: %v: %v", e.Prefix
 // Unwrap returns the cause.
 func (e *EntryError) Unwrap() error { return e.Err }
 
-// Failed yields the errors of single entries that err holds, in their order.
+// Failed returns the errors of single entries that err holds, in their order.
 // all is false if err holds anything else too.
 func Failed(err error) (failed []*EntryError, all bool) {
 	switch e := err.(type) { //nolint:errorlint // the tree is walked here

@@ -47,7 +47,7 @@ func playHeartbleed(st *stage) error {
 	if err != nil {
 		return err
 	}
-	proper, err := st.packetConnect(l)
+	proper, err := st.pair(l, 0)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func playHeartbleed(st *stage) error {
 	if err != nil {
 		return err
 	}
-	k, err := st.packetConnect(l)
+	k, err := st.pair(l, 0)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -86,7 +85,7 @@ func (st *stage) packetRules(port uint16, rules ...nft.Rule) error {
 
 // pshRst makes a connection and sends a request on it with PSH|RST.
 func (st *stage) pshRst(l net.Listener, seen *packetWatch) (*link, error) {
-	k, err := st.packetConnect(l)
+	k, err := st.pair(l, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -225,28 +224,6 @@ func (st *stage) pshRstRemedy(l net.Listener, seen *packetWatch) error {
 		check{"ECONNRESET", errors.Is(err, syscall.ECONNRESET)},
 		check{"no socket left to wait", !alive})
 	return serr
-}
-
-// packetConnect makes a connection on which nothing is sent yet.
-func (st *stage) packetConnect(l net.Listener) (*link, error) {
-	remote := l.Addr().(*net.TCPAddr).AddrPort()
-	c, err := st.client.Dial(st.ctx, "tcp", netip.AddrPort{}, remote, nil)
-	if err != nil {
-		return nil, err
-	}
-	st.closers = append(st.closers, c)
-	s, err := l.Accept()
-	if err != nil {
-		return nil, err
-	}
-	st.closers = append(st.closers, s)
-	local := c.LocalAddr().(*net.TCPAddr).AddrPort()
-	k := &link{client: c, server: s, fromClient: conntrack.Tuple{
-		Src: local.Addr().Unmap(), Dst: remote.Addr().Unmap(),
-		SrcPort: local.Port(), DstPort: remote.Port(), Proto: conntrack.ProtoTCP,
-	}}
-	k.fromServer = k.fromClient.Invert()
-	return k, nil
 }
 
 // packetWatch reads the packets that the server's firewall logs, and has the

@@ -154,6 +154,15 @@ type link struct {
 // connect makes a connection from a client port, 0 for any, and has the client
 // send a request that the server's application reads.
 func (st *stage) connect(l net.Listener, port uint16) (*link, error) {
+	k, err := st.pair(l, port)
+	if err != nil {
+		return nil, err
+	}
+	return k, send(k.client, k.server, "request\n")
+}
+
+// pair makes a connection on which nothing is sent yet.
+func (st *stage) pair(l net.Listener, port uint16) (*link, error) {
 	ctx, cancel := context.WithTimeout(st.ctx, 5*time.Second)
 	defer cancel()
 	remote := l.Addr().(*net.TCPAddr).AddrPort()
@@ -173,7 +182,7 @@ func (st *stage) connect(l net.Listener, port uint16) (*link, error) {
 		SrcPort: local.Port(), DstPort: remote.Port(), Proto: conntrack.ProtoTCP,
 	}}
 	k.fromServer = k.fromClient.Invert()
-	return k, send(c, s, "request\n")
+	return k, nil
 }
 
 // send writes on one end and reads on the other.
