@@ -52,7 +52,7 @@ func decode(b []byte, names *prefixes) (p Packet, numbered, ok bool) {
 	p.Family, p.Group = Family(b[0]), binary.BigEndian.Uint16(b[2:])
 	var a nfnl.Attr
 	var bad nfnl.Fault
-	var uid, gid bool
+	var uid, gid, bridged bool
 	for b = b[nfgenLen:]; len(b) > 0; {
 		a, b = nfnl.Cut(b)
 		switch a.Type {
@@ -87,8 +87,12 @@ func decode(b []byte, names *prefixes) (p Packet, numbered, ok bool) {
 			p.GID, gid = a.U32(&bad), true
 		case attrHwType:
 			p.HwType = a.U16(&bad)
-		case attrHwHeader, attrL2Header:
-			p.LinkHeader = a.Value
+		case attrHwHeader:
+			if !bridged {
+				p.LinkHeader = a.Value
+			}
+		case attrL2Header:
+			p.LinkHeader, bridged = a.Value, true
 		case attrConntrack:
 			p.Conntrack = a.Value
 		case attrCTInfo:

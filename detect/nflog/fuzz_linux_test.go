@@ -24,6 +24,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add(payload(7, func(b *nfnl.Builder) { b.Nested(20, func() { b.U16(2, 1); b.U16(3, 1) }) }))
 	f.Add(payload(7, func(b *nfnl.Builder) { b.Bytes(20, []byte{5, 0, 1, 0, 1}) }))
 	f.Add(payload(7, func(b *nfnl.Builder) { b.Bytes(8, []byte{0, 6, 0, 0, 1}) }))
+	f.Add(payload(7, func(b *nfnl.Builder) { b.Bytes(21, make([]byte, 18)); b.Bytes(16, make([]byte, 14)) }))
 	f.Add([]byte{5, 0, 1, 0, 8, 0, 1, 0, 8, 0, 0, 0}) // netdev, group 256: ends a process
 	f.Add([]byte{2, 0, 0, 0, 0, 0, 1, 0, 5, 0, 1, 0, 1})
 	w := newWire()
