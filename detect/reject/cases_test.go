@@ -186,6 +186,20 @@ var knownCases = []causeCase{
 			{"counted, and none", func(s *seen) { s.counters, s.kernel = &Counters{Refused: 226, Errors: 15}, "6.12.1" }, ""},
 			{"a full table", func(s *seen) { s.usage = full(1000) }, "S1"},
 		}},
+	{"S4", CauseReversePath, certain, seen{how: Counted, counters: &Counters{Window: time.Second, ReversePath: 7}},
+		[]string{"7 packets were dropped because the route to their sender", "net.ipv4.conf.all.rp_filter=2", "log_martians"},
+		[]miss{
+			{"none", func(s *seen) { s.counters = &Counters{Window: time.Second} }, ""},
+			{"a full table", func(s *seen) { s.usage = full(1000) }, "S1"},
+			{"there is a packet", func(s *seen) { s.packet, s.how, s.state = "in PSH|ACK", Logged, New }, ""},
+		}},
+	{"S5", CauseAcceptQueueFull, certain, seen{how: Counted, counters: &Counters{Window: time.Second, Overflows: 7}, listen: "0.0.0.0"},
+		[]string{"7 packets of handshakes", "of 0.0.0.0:9102, where 0 wait", "net.core.somaxconn"},
+		[]miss{
+			{"another drop", func(s *seen) { s.counters = &Counters{ReversePath: 7} }, "S4"},
+			{"which is not known", func(s *seen) { s.listen = "" }, "S5"},
+			{"there is a packet", func(s *seen) { s.packet, s.how, s.state = "in PSH|ACK", Logged, New }, ""},
+		}},
 	{"L1", CauseIdleFlood, certain, seen{load: load(sockdiag.Established, true)}, []string{"192.0.2.7 holds 684", "1000 of 1024 descriptors"},
 		[]miss{
 			{"another state", func(s *seen) { s.load = load(sockdiag.SynRecv, true) }, "L2"},

@@ -121,6 +121,12 @@ const (
 	// CauseLongChains, S3: packets are dropped without a word, because their
 	// hash chain is too long.
 	CauseLongChains Cause = "chain-too-long"
+	// CauseReversePath, S4: packets are dropped without a word, because the
+	// route back to their sender leaves by another interface (rp_filter).
+	CauseReversePath Cause = "reverse-path"
+	// CauseAcceptQueueFull, S5: packets of handshakes are dropped without a
+	// word, because the connections that a listener holds are not accepted.
+	CauseAcceptQueueFull Cause = "accept-queue-full"
 	// CauseIdleFlood, L1: nothing is refused; one source holds so many idle
 	// connections that descriptors run out.
 	CauseIdleFlood Cause = "idle-flood"

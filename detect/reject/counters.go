@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // tally is what Watch itself counted since it began.
@@ -24,6 +25,8 @@ type reading struct {
 	stats   conntrack.Stats
 	limited uint64 // ICMP errors that were held back, and those of ICMPv6
 	of6     uint64
+	dropped stackCounts
+	full    *sockdiag.Socket // the listener that overflowed last
 	tally
 }
 
@@ -32,6 +35,7 @@ func (r *reading) since(earlier *reading) Counters {
 	return Counters{
 		Window: r.at.Sub(earlier.at), Conntrack: r.stats.Sub(earlier.stats), RateLimited: r.limited - earlier.limited, RateLimited6: r.of6 - earlier.of6,
 		Refused: r.refused - earlier.refused, Errors: r.errors - earlier.errors,
+		ReversePath: r.dropped.reversePath - earlier.dropped.reversePath, Overflows: r.dropped.overflows - earlier.dropped.overflows,
 	}
 }
 
@@ -54,6 +58,9 @@ func (w *watch) countAll(ctx context.Context, ready func()) {
 		case <-tick.C:
 		}
 		r := w.count(ctx)
+		if r.full = silent.last.full; r.dropped.overflows != silent.last.dropped.overflows {
+			r.full = w.fullListener(ctx)
+		}
 		verdicts := silent.read(r, w.surroundings(ctx), w.cfg.Repeat)
 		lately := window.move(r)
 		w.mu.Lock()
@@ -77,6 +84,7 @@ func (w *watch) count(ctx context.Context) *reading {
 	}
 	if w.cfg.Proc != nil {
 		r.limited, r.of6 = rateLimited(w.cfg.Proc)
+		r.dropped = readStack(w.cfg.Proc)
 	}
 	return r
 }
@@ -137,6 +145,9 @@ func countedBetween(earlier, r *reading, host *surroundings) Evidence {
 	e := Evidence{Refusal: Counted, At: r.at}
 	host.tell(&e)
 	e.Local, e.Counters = Lookup[bool]{}, Found(r.since(earlier))
+	if r.full != nil {
+		e.Listener = Found(*r.full)
+	}
 	return e
 }
 
@@ -163,8 +174,34 @@ func hidden(c Cause, n *Counters) uint64 {
 		return n.Conntrack.InsertFailed - min(n.Conntrack.InsertFailed, n.Conntrack.ChainTooLong)
 	case CauseLongChains:
 		return n.Conntrack.ChainTooLong
+	case CauseReversePath:
+		return n.ReversePath
+	case CauseAcceptQueueFull:
+		return n.Overflows
 	}
 	return n.RateLimited
+}
+
+// fullListener is the listener whose queue is the longest of those that are
+// full, or nil.
+func (w *watch) fullListener(ctx context.Context) (full *sockdiag.Socket) {
+	for s, err := range w.diag.All(ctx, sockdiag.Query{States: sockdiag.States(sockdiag.Listen)}) {
+		if err == nil && s.AcceptQueue > s.Backlog && (full == nil || s.AcceptQueue > full.AcceptQueue) {
+			full = &s
+		}
+	}
+	return full
+}
+
+// stackCounts is what the network stack drops for reasons of its own.
+type stackCounts struct{ reversePath, overflows uint64 }
+
+func readStack(proc fs.FS) stackCounts {
+	b, _ := fs.ReadFile(proc, "net/netstat")
+	return stackCounts{
+		reversePath: snmp(string(b), "TcpExt:", "IPReversePathFilter"),
+		overflows:   snmp(string(b), "TcpExt:", "ListenOverflows"),
+	}
 }
 
 // rateLimited is how many ICMP errors this host has held back, and how many of

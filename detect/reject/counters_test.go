@@ -8,18 +8,24 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // reading is the counters at an instant.
 func (tt counting) reading() *reading {
 	s := conntrack.Stats{CPU: -1, InsertFailed: tt.failed, Drop: tt.dropped, ChainTooLong: tt.long,
 		Fields: conntrack.StatInsertFailed | conntrack.StatDrop | conntrack.StatChainTooLong}
-	return &reading{at: at(tt.at), stats: s, limited: tt.limited}
+	r := &reading{at: at(tt.at), stats: s, limited: tt.limited, dropped: stackCounts{tt.stray, tt.overflows}}
+	if tt.overflows > 0 {
+		r.full = &sockdiag.Socket{State: sockdiag.Listen, AcceptQueue: 129, Backlog: 128}
+	}
+	return r
 }
 
 type counting struct {
 	at                             time.Duration
 	dropped, failed, long, limited uint64
+	stray, overflows               uint64
 	want                           []string
 }
 
@@ -37,6 +43,8 @@ func TestSilences(t *testing.T) {
 		{at: 28 * time.Second, dropped: 116, failed: 106, long: 0, limited: 10, want: []string{"icmp-rate-limited 3 from 4s", "table-full 10 from 26s"}},
 		{at: time.Hour, dropped: 116, failed: 110, long: 4, limited: 10, want: []string{"chain-too-long 4 from 28s"}},
 		{at: 2 * time.Hour, dropped: 116, failed: 111, long: 4, limited: 10, want: []string{"insert-failed 1 from 1h0m0s"}}, // anew
+		{at: 3 * time.Hour, dropped: 116, failed: 111, long: 4, limited: 10, stray: 2, overflows: 3,
+			want: []string{"accept-queue-full 3 from 2h0m0s", "reverse-path 2 from 2h0m0s"}},
 	} {
 		var got []string
 		for _, v := range ss.read(tt.reading(), &surroundings{}, repeat) {
@@ -82,6 +90,18 @@ func TestRateLimitedCounters(t *testing.T) {
 		if got, of6 := rateLimited(tt.proc); got != tt.want || of6 != tt.of6 {
 			t.Errorf("%v: %d, %d of ICMPv6; want %d, %d", tt.proc, got, of6, tt.want, tt.of6)
 		}
+	}
+}
+
+func TestStackCounters(t *testing.T) {
+	text := "TcpExt: SyncookiesSent ListenOverflows ListenDrops IPReversePathFilter TCPTimeouts\nTcpExt: 1 20 21 300 4\n" +
+		"IpExt: InNoRoutes ListenOverflows\nIpExt: 5 6\n"
+	proc := fstest.MapFS{"net/netstat": {Data: []byte(text)}}
+	if got := readStack(proc); got != (stackCounts{reversePath: 300, overflows: 20}) {
+		t.Errorf("got %+v", got)
+	}
+	if got := readStack(fstest.MapFS{}); got != (stackCounts{}) {
+		t.Errorf("of nothing: %+v", got)
 	}
 }
 

@@ -107,6 +107,11 @@ type Counters struct {
 	// for that of all (IcmpOutRateLimitHost, IcmpOutRateLimitGlobal and those
 	// of ICMPv6); RateLimited6 those of them that are ICMPv6's.
 	RateLimited, RateLimited6 uint64
+	// ReversePath are packets of IPv4 that were dropped because the route to
+	// their sender leaves by another interface (TcpExtIPReversePathFilter), and
+	// Overflows packets of handshakes that found a listener's queue full
+	// (TcpExtListenOverflows).
+	ReversePath, Overflows uint64
 }
 
 // Load is what one source holds.

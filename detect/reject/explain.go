@@ -69,6 +69,8 @@ var table = []row{
 	{"S1", CauseTableFull, isTableFull, explainTableFull},
 	{"S3", CauseLongChains, isLongChains, explainLongChains},
 	{"S2", CauseInsertFailed, isInsertFailed, explainInsertFailed},
+	{"S4", CauseReversePath, isReversePath, explainReversePath},
+	{"S5", CauseAcceptQueueFull, isAcceptQueueFull, explainAcceptQueueFull},
 	{"C27", CauseRateLimited, isRateLimited, explainRateLimited},
 	{"L1", CauseIdleFlood, isIdleFlood, explainIdleFlood},
 	{"L2", CauseStatePile, isStatePile, explainStatePile},

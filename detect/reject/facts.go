@@ -107,6 +107,9 @@ func (e *known) hostFacts(f *factList) {
 	if c := e.Counters.Value; e.Counters.Result == Present {
 		f.add("in %v: %v", c.in(), c.Conntrack)
 		f.add("in %v: %d packets refused, %d ICMP errors sent, %d held back", c.in(), c.Refused, c.Errors, c.RateLimited)
+		if c.ReversePath+c.Overflows > 0 {
+			f.add("in %v: %d packets dropped by the reverse path filter, %d for a full accept queue", c.in(), c.ReversePath, c.Overflows)
+		}
 	}
 	if l := e.Load.Value; e.Load.Result == Present {
 		f.add("%v has %d connections in %v, limit %d", l.who(), l.Count, l.State, l.Limit)

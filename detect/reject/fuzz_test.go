@@ -87,7 +87,7 @@ func fuzzedContext(b *bytesOf, t conntrack.Tuple, e *Evidence) {
 	e.Rule = pick(b, Rule{Family: "inet", Table: words(), Chain: "c", Handle: n(), Text: words()})
 	e.Rules = pick(b, Rules{Notrack: words(), Zone: words(), Helper: words(), Legacy: b.next()&1 != 0})
 	e.Usage = pick(b, conntrack.Usage{Count: n(), Max: n(), Buckets: n(), Fields: conntrack.UsageFields(b.next())})
-	e.Counters = pick(b, Counters{Refused: n(), Errors: n(), RateLimited: n(), Conntrack: conntrack.Stats{
+	e.Counters = pick(b, Counters{Refused: n(), Errors: n(), RateLimited: n(), ReversePath: n(), Overflows: n(), Conntrack: conntrack.Stats{
 		Drop: n(), EarlyDrop: n(), InsertFailed: n(), ChainTooLong: n(), ClashResolve: n(),
 	}})
 	e.Load = pick(b, Load{State: sockdiag.State(b.next() % 16), Count: n(), Limit: n(), Idle: b.next()&1 != 0, Descriptors: n(), Allowed: n()})

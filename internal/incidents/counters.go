@@ -12,12 +12,15 @@ import (
 	"github.com/connsleuth/connsleuth/detect/reject"
 )
 
-// snmp reads a counter of /proc/net/snmp, such as Icmp's OutDestUnreachs, or of
-// snmp6, Icmp6's; ok is false for one that the kernel does not have.
+// snmp reads a counter of /proc/net/snmp, such as Icmp's OutDestUnreachs, of
+// netstat, such as TcpExt's ListenOverflows, or of snmp6, Icmp6's; ok is false for one that the kernel does not have.
 func (h *host) snmp(protocol, name string) (value uint64, ok bool) {
 	file := "net/snmp"
-	if strings.HasSuffix(protocol, "6") {
+	switch {
+	case strings.HasSuffix(protocol, "6"):
 		file = "net/snmp6"
+	case strings.HasSuffix(protocol, "Ext"):
+		file = "net/netstat"
 	}
 	text := string(get(fs.ReadFile(h.FS(), file)))
 	var names []string
@@ -60,6 +63,8 @@ func (st *stage) tally(h *host) tally {
 		n, _ := h.snmp(st.icmp(), name)
 		t.counts.RateLimited += n
 	}
+	t.counts.ReversePath, _ = h.snmp("TcpExt", "IPReversePathFilter")
+	t.counts.Overflows, _ = h.snmp("TcpExt", "ListenOverflows")
 	return t
 }
 
@@ -70,6 +75,7 @@ func (st *stage) since(h *host, was tally) reject.Evidence {
 		Window: now.earlier.At.Sub(was.earlier.At), Conntrack: now.counts.Conntrack.Sub(was.counts.Conntrack),
 		Refused: now.counts.Refused - was.counts.Refused, Errors: now.counts.Errors - was.counts.Errors,
 		RateLimited: now.counts.RateLimited - was.counts.RateLimited,
+		ReversePath: now.counts.ReversePath - was.counts.ReversePath, Overflows: now.counts.Overflows - was.counts.Overflows,
 	}
 	return reject.Evidence{
 		Refusal: reject.Counted, Counters: reject.Found(c), Usage: reject.Found(now.earlier.Usage),

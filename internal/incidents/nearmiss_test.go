@@ -43,6 +43,10 @@ var nearMisses = []struct {
 		reject.CauseNoService},
 	{"by-peer", "the client's own rules refuse what it sends", refusedByItself,
 		reject.CauseNotAllowedOut},
+	{"reverse-path", "the other way again, with rules that drop what comes by it", droppedOtherWay,
+		reject.CauseUnknown},
+	{"accept-queue", "a listener whose queue is full but for one, and a rule that drops", droppedAtQueue,
+		reject.CauseUnknown},
 	{"rate-limited", "a firewall that drops instead of rejecting", droppedScan,
 		reject.CauseUnknown},
 	{"table-full", "a SYN that a rule drops, with room in the table", droppedSyn,
@@ -210,4 +214,22 @@ func droppedSyn(st *stage) reject.Verdict {
 		must(fmt.Errorf("the SYN was answered: %w", err))
 	}
 	return reject.Explain(st.since(st.server, was))
+}
+
+// droppedOtherWay has the SYN come by another link than the one by which the
+// answer would leave, which the kernel allows and a rule does not.
+func droppedOtherWay(st *stage) reject.Verdict {
+	st.addRouter()
+	must(st.network.Route(st.client.Host, st.server.Host, single(st.server.addr)))
+	must(st.set(st.server, "net.ipv4.conf.all.rp_filter", "2"))
+	return droppedSyn(st)
+}
+
+// droppedAtQueue has connections wait that are not accepted, and drops the next.
+func droppedAtQueue(st *stage) reject.Verdict {
+	must(st.set(st.server, "net.core.somaxconn", "1"))
+	get(st.listen(httpsPort))
+	_, _, err := st.dial(st.client, st.server, httpsPort)
+	must(err)
+	return droppedSyn(st)
 }

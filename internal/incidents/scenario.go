@@ -50,6 +50,8 @@ var Scenarios = []Scenario{
 	{"late-datagram", "a UDP answer comes when the tracker has forgotten the question", playLateDatagram},
 	{"rate-limited", "most refusals are not told, for ICMP errors have a rate limit", playRateLimited},
 	{"nat-clash", "source NAT has one port for two connections", playNATClash},
+	{"reverse-path", "packets come in by another link than the one by which answers leave", playReversePath},
+	{"accept-queue", "a program accepts no connections, and its queue is full", playAcceptQueue},
 	{"psh-rst", "requests with PSH and RST set, and a rule that drops RST: connections hang", playPshRst},
 	{"idle-flood", "one source holds connections that carry nothing", playIdleFlood},
 	{"syn-flood", "somebody begins connections under an address that does not answer", playSynFlood},

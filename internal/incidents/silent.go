@@ -23,9 +23,9 @@ func (st *stage) counted(h *host, cause reject.Cause) reject.Verdict {
 func (st *stage) explainCounts(v reject.Verdict, want expected) {
 	c := v.Evidence.Counters.Value
 	st.result(Detect, nil, fmt.Sprintf("in %v: %d packets refused, %d ICMP errors sent, %d not sent for their rate; %d entries dropped early, "+
-		"%d packets dropped, %d entries not inserted", c.Window.Round(time.Millisecond), c.Refused, c.Errors, c.RateLimited,
-		c.Conntrack.EarlyDrop, c.Conntrack.Drop, c.Conntrack.InsertFailed),
-		check{"a counter that moved", c.RateLimited+c.Conntrack.Drop+c.Conntrack.InsertFailed > 0 || c.Errors < c.Refused})
+		"%d packets dropped, %d entries not inserted, %d packets dropped by the reverse path filter", c.Window.Round(time.Millisecond), c.Refused, c.Errors, c.RateLimited,
+		c.Conntrack.EarlyDrop, c.Conntrack.Drop, c.Conntrack.InsertFailed, c.ReversePath),
+		check{"a counter that moved", c.RateLimited+c.Conntrack.Drop+c.Conntrack.InsertFailed+c.ReversePath > 0 || c.Errors < c.Refused})
 	st.explain(v, want)
 }
 

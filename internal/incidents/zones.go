@@ -49,16 +49,18 @@ func (st *stage) halfEntry(h *host, flow conntrack.Tuple) (conntrack.Flow, bool)
 
 // answering has the server accept connections and answer to what it reads.
 func (st *stage) answering(port uint16) {
-	l := get(st.listen(port))
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go echo(c)
+	go serve(get(st.listen(port)))
+}
+
+// serve accepts connections until the listener is closed.
+func serve(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
 		}
-	}()
+		go echo(c)
+	}
 }
 
 func echo(c net.Conn) {
