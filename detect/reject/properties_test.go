@@ -229,6 +229,7 @@ C36 before C20
 S1 before C27
 S1 before S2
 S1 before S3
+S1 before S4
 `
 
 func TestValidFlags(t *testing.T) {
