@@ -107,7 +107,7 @@ type halfOpenPass struct {
 
 func (d *SynFlood) findings(g *halfOpenPass) []Finding {
 	ports := make(map[uint16]uint64)
-	for k, n := range g.counts {
+	for k, n := range g.counts.all() {
 		if !g.full[k.port] {
 			ports[k.port] += uint64(n)
 		}
