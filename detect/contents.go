@@ -29,7 +29,7 @@ type contents struct {
 
 func newContents(h *Host) *contents {
 	const most = 4096
-	t := &contents{services: newHeavy[conntrack.Service](most), sources: newHeavy[source](most), own: make(map[source]struct{})}
+	t := &contents{services: newHeavy(most, hashService), sources: newHeavy(most, hashSource), own: make(map[source]struct{})}
 	for _, a := range h.Addrs {
 		t.own[sourceOf(a)] = struct{}{}
 	}

@@ -54,7 +54,7 @@ type ghostPass struct {
 func (p *ghostPass) socket(s *sockdiag.Socket) {
 	p.own.add(s.Local.Addr())
 	if isTCP(s) && s.State != sockdiag.SynSent {
-		p.alive.set(socketEnds(s), struct{}{})
+		p.alive.of(socketEnds(s))
 	}
 }
 
@@ -68,13 +68,12 @@ func (p *ghostPass) flow(f *conntrack.Flow) {
 }
 
 func (p *ghostPass) lives(t *conntrack.Tuple) bool {
-	_, ok := p.alive.get(tupleEnds(t))
-	return ok
+	return p.alive.get(tupleEnds(t)) != nil
 }
 
 // pickedUp reports whether the flow is ESTABLISHED and [UNREPLIED].
 func pickedUp(f *conntrack.Flow) bool {
-	return f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && f.Unreplied() && !f.Offloaded()
+	return shows(f, conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && unreplied(f) && !offloaded(f)
 }
 
 func (h *Host) ghost(f *conntrack.Flow) Finding {

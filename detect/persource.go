@@ -84,7 +84,7 @@ func halfOpen(s sockdiag.State) sockdiag.State {
 
 // socketState is the state of the service's socket as far as the flow tells.
 func socketState(f *conntrack.Flow) (sockdiag.State, bool) {
-	if f.Unreplied() {
+	if unreplied(f) {
 		return 0, false
 	}
 	switch f.TCP.State {

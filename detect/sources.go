@@ -128,10 +128,6 @@ type sourceKey struct {
 	kind   uint16 // fits uint8
 }
 
-func (k *sourceKey) hash(s *seed) uint32 {
-	return uint32(s.address((*[16]byte)(&k.source), uint64(k.port)<<16|uint64(k.kind)))
-}
-
 // Marks in a kind.
 const (
 	outgoing = 0x80 // looks like a connection of the host's own
@@ -161,7 +157,7 @@ const evidenceRows = 256
 
 func (o *Sources) gather(h *Host, limit func(kind uint8) uint64) *gathering {
 	return &gathering{
-		Sources: o, host: h, counts: newTally(), limit: limit, kept: make(map[sourceKey]int),
+		Sources: o, host: h, counts: tally{seed: newSeed()}, limit: limit, kept: make(map[sourceKey]int),
 		listening: make(map[uint16]bool), own: newOwnAddrs(h),
 	}
 }
@@ -203,7 +199,7 @@ func foreign(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() && !a
 // whose source is translated are those of clients behind this host.
 func (g *gathering) forwarded(f *conntrack.Flow) bool {
 	t := &f.Original
-	if !f.Has(conntrack.FieldTCP) || g.own.has(t.Src) || !foreign(t.Src) || g.sockets && g.own.has(f.Reply.Src) {
+	if !shows(f, conntrack.FieldTCP) || g.own.has(t.Src) || !foreign(t.Src) || g.sockets && g.own.has(f.Reply.Src) {
 		return false
 	}
 	return f.Reply.Dst == t.Src
@@ -254,7 +250,7 @@ func (g *gathering) totals(pass func(sourceKey) bool) map[source]uint64 {
 	all := make(map[source]uint64)
 	for k, n := range g.counts.all() {
 		if pass(k) {
-			all[k.source] += uint64(n)
+			all[k.source] += uint64(*n)
 		}
 	}
 	return all
@@ -266,7 +262,7 @@ func (g *gathering) loads(pass func(sourceKey) bool, above uint64) map[source]*l
 	for k, n := range g.counts.all() {
 		if totals[k.source] > above && pass(k) {
 			k.kind = 0
-			ports[k] += uint64(n)
+			ports[k] += uint64(*n)
 		}
 	}
 	for k, n := range ports {

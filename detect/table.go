@@ -16,12 +16,6 @@ type slot struct {
 	at   uint32 // 1 + the place; 0 is empty
 }
 
-// newIndex has room for n things, and a slot more for each.
-func newIndex(n int) (x index) {
-	x.resize(2 * n)
-	return x
-}
-
 // resize has at least so many slots.
 func (x *index) resize(slots int) {
 	old, size := x.slots, 16
@@ -89,6 +83,15 @@ type entry[K comparable, V any] struct {
 	value V
 }
 
+// newTable takes the memory for n keys at once, with twice as many slots.
+func newTable[K comparable, V any](n int) (t table[K, V]) {
+	t.resize(2 * n)
+	for len(t.pages)*pageSize < n {
+		t.pages = append(t.pages, new([pageSize]entry[K, V]))
+	}
+	return t
+}
+
 func (t *table[K, V]) entry(place uint32) *entry[K, V] {
 	return &t.pages[place/pageSize][place%pageSize]
 }
@@ -133,14 +136,20 @@ func (t *table[K, V]) add(hash uint32, k K) *entry[K, V] {
 }
 
 // all returns keys and values, in the order in which they came.
-func (t *table[K, V]) all() iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) {
+func (t *table[K, V]) all() iter.Seq2[K, *V] {
+	return func(yield func(K, *V) bool) {
 		for place := range t.n {
-			if e := t.entry(place); !yield(e.key, e.value) {
+			if e := t.entry(place); !yield(e.key, &e.value) {
 				return
 			}
 		}
 	}
+}
+
+// clear forgets everything, and keeps the memory.
+func (t *table[K, V]) clear() {
+	clear(t.slots)
+	t.used, t.n = 0, 0
 }
 
 // keep lets go of all that do not pass, and takes no memory for it. The table

@@ -9,11 +9,9 @@ type tally struct {
 	table[sourceKey, uint32]
 }
 
-func newTally() tally { return tally{seed: newSeed()} }
-
 // add counts a connection, and returns how many its key has.
 func (t *tally) add(k sourceKey) uint32 {
-	n := t.at(k.hash(&t.seed), k)
+	n := t.at(hashKey(&t.seed, k), k)
 	*n++
 	return *n
 }
@@ -24,10 +22,10 @@ func (t *tally) add(k sourceKey) uint32 {
 func (t *tally) crowd(above func(kind uint8) uint64) {
 	sums := make([]uint64, 1<<min(bits.Len32(t.n), 18))
 	sum := func(k sourceKey) *uint64 {
-		return &sums[t.seed.address((*[16]byte)(&k.source), uint64(k.of()))&uint64(len(sums)-1)]
+		return &sums[t.seed.address(k.source, uint64(k.of()))&uint64(len(sums)-1)]
 	}
 	for k, n := range t.all() {
-		*sum(k) += uint64(n)
+		*sum(k) += uint64(*n)
 	}
 	t.keep(func(k sourceKey, _ uint32) bool { return *sum(k) > above(k.of()) })
 }
