@@ -163,7 +163,7 @@ func TestAllMemory(t *testing.T) {
 	_, grown := rows.cost(t, func() time.Duration { return 0 }, everyone()...)
 	runtime.ReadMemStats(&after)
 	t.Logf("%.1f MB, %d allocations", float64(grown)/1e6, after.Mallocs-before.Mallocs)
-	if most := uint64(8<<20 + 250*rows.sockets + 60*rows.flows); grown > most {
+	if most := uint64(8<<20 + 300*rows.sockets + 50*rows.flows); grown > most {
 		t.Errorf("the heap grew by %d bytes, want %d at most", grown, most)
 	}
 	if n := after.Mallocs - before.Mallocs; n > uint64(rows.sockets+rows.flows)/10 {

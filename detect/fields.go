@@ -16,6 +16,9 @@ func unreplied(f *conntrack.Flow) bool {
 	return shows(f, conntrack.FieldStatus) && f.Status&conntrack.SeenReply == 0
 }
 
+// assured is Flow.Assured.
+func assured(f *conntrack.Flow) bool { return f.Status&conntrack.Assured != 0 }
+
 // offloaded is Flow.Offloaded.
 func offloaded(f *conntrack.Flow) bool {
 	return f.Status&(conntrack.Offload|conntrack.HWOffload) != 0

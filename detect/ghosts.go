@@ -23,7 +23,7 @@ import (
 // after its last packet; kernels before about 3.10 for the timeout of
 // ESTABLISHED, 5 days.
 //
-// A pass keeps at most 40 bytes for each connected socket, and Most findings.
+// A pass keeps at most 30 bytes for each connected socket, and Most findings.
 type Ghosts struct {
 	// Most is how many are told one by one; 0 is 1000. One more finding counts
 	// those beyond.

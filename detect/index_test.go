@@ -118,8 +118,8 @@ func TestIndexMemory(t *testing.T) {
 	for _, tt := range []struct {
 		d    Detector
 		most uint64
-	}{{Ghosts{}, 40}, {LostFlows{}, 170}, {PortReuse{}, 40}} {
-		for _, n := range []int{30_000, 57_344, 57_345} { // 7/8 of 65536: the map is full, and has grown
+	}{{Ghosts{}, 30}, {LostFlows{}, 140}, {PortReuse{}, 40}} {
+		for _, n := range []int{30_000, 3 << 14, 3<<14 + 1} { // 3/4 of 65536: the index is full, and has grown
 			got := retained(t, tt.d, n)
 			t.Logf("%s: %d bytes for each of %d sockets", tt.d.Name(), got, n)
 			if got > tt.most {

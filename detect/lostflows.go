@@ -23,7 +23,7 @@ import (
 // confidence: tracking may be off there. So are those of a host to itself:
 // most firewalls let everything pass on lo.
 //
-// A pass keeps at most 170 bytes for each such socket, of which the evidence
+// A pass keeps at most 140 bytes for each such socket, of which the evidence
 // tells what identifies it, owner and queues, but no tcp_info; the entries that
 // are running out; and Most findings. Rows of text without timers (ss -o,
 // netstat -o) do not tell which entries run out.

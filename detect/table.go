@@ -79,8 +79,8 @@ type table[K comparable, V any] struct {
 const pageSize = 256
 
 type entry[K comparable, V any] struct {
+	value V // first: at the end one without a size would have some
 	key   K
-	value V
 }
 
 // newTable takes the memory for n keys at once, with twice as many slots.
