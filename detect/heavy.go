@@ -25,7 +25,7 @@ type heavy[K comparable] struct {
 	order []uint32 // places of counters by count, the least first, from low on
 	low   uint32
 	runs  []run  // runs[counter.run]
-	free  uint32 // 1 + a run that is empty; 0 is none
+	spare uint32 // 1 + a run that is empty; 0 is none
 	seen  uint64 // keys
 }
 
@@ -36,7 +36,7 @@ type counter struct {
 }
 
 // run is where counters of one count stand in order. The first of an empty one
-// is the next free.
+// is the next spare one.
 type run struct{ first, end uint32 }
 
 func newHeavy[K comparable](m int, hash func(*seed, K) uint32) *heavy[K] {
@@ -103,7 +103,7 @@ func (h *heavy[K]) grow(c *counter) {
 	c.count++
 	c.run = h.runAfter(last, c.count)
 	if h.runs[old].first == h.runs[old].end {
-		h.runs[old].first, h.free = h.free, old+1
+		h.runs[old].first, h.spare = h.spare, old+1
 	}
 }
 
@@ -122,9 +122,9 @@ func (h *heavy[K]) runAfter(last, count uint32) uint32 {
 func (h *heavy[K]) counter(at uint32) *counter { return &h.entry(h.order[at]).value }
 
 func (h *heavy[K]) newRun(first, end uint32) uint32 {
-	if h.free > 0 {
-		r := h.free - 1
-		h.free, h.runs[r] = h.runs[r].first, run{first, end}
+	if h.spare > 0 {
+		r := h.spare - 1
+		h.spare, h.runs[r] = h.runs[r].first, run{first, end}
 		return r
 	}
 	h.runs = append(h.runs, run{first, end})
@@ -172,6 +172,6 @@ func (h *heavy[K]) top(n int, compare func(a, b K) int) []counted[K] {
 // reset forgets everything, and keeps the memory.
 func (h *heavy[K]) reset() {
 	h.clear()
-	h.runs, h.free = h.runs[:0], 0
+	h.runs, h.spare = h.runs[:0], 0
 	h.low, h.seen = h.most, 0
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"maps"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"testing"
 )
@@ -242,27 +241,5 @@ func TestHashFields(t *testing.T) {
 	}
 	if len(seen) != len(outlets) {
 		t.Errorf("%d hashes of %d outlets", len(seen), len(outlets))
-	}
-}
-
-// A tally takes what its documentation says, right before and after it grows.
-func TestTallyMemory(t *testing.T) {
-	if size := reflect.TypeFor[entry[sourceKey, uint32]]().Size(); size != 24 {
-		t.Errorf("an entry has %d bytes", size)
-	}
-	for _, n := range []uint32{3 << 14, 3<<14 + 1} {
-		before := heap()
-		counts := tally{seed: newSeed()}
-		for i := range n {
-			counts.add(numbered(12, i))
-		}
-		got := float64(max(heap(), before)-before) / float64(n)
-		t.Logf("%.1f bytes for each of %d", got, n)
-		if got > 47 {
-			t.Errorf("%.1f bytes for each of %d", got, n)
-		}
-		if int(counts.n) != int(n) {
-			t.Errorf("%d keys, want %d", counts.n, n)
-		}
 	}
 }
