@@ -122,7 +122,7 @@ func (w *waiting) add(s *sockdiag.Socket) {
 	if s.State == sockdiag.CloseWait {
 		w.gone++
 	}
-	if s.Has(sockdiag.FieldInfo) {
+	if tells(s, sockdiag.FieldInfo) {
 		w.oldest = max(w.oldest, waited(s))
 	} else {
 		w.untold++

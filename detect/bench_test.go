@@ -55,7 +55,10 @@ func floor(h *Host) (n int) {
 }
 
 func benchmark(b *testing.B, d Detector, findings int) {
-	h := busy(busyFlows)
+	benchmarkHost(b, busy(busyFlows), d, findings)
+}
+
+func benchmarkHost(b *testing.B, h Host, d Detector, findings int) {
 	var least, spent time.Duration
 	b.ReportAllocs()
 	for b.Loop() {
@@ -78,6 +81,14 @@ func benchmark(b *testing.B, d Detector, findings int) {
 
 func BenchmarkGhosts(b *testing.B)    { benchmark(b, Ghosts{}, busyFlows/1000) }
 func BenchmarkLostFlows(b *testing.B) { benchmark(b, LostFlows{}, 0) }
-func BenchmarkPressure(b *testing.B)  { benchmark(b, Pressure{}, 0) }
 func BenchmarkPortReuse(b *testing.B) { benchmark(b, PortReuse{}, 0) }
 func BenchmarkPortSpace(b *testing.B) { benchmark(b, PortSpace{}, 0) }
+
+func BenchmarkPressure(b *testing.B) {
+	h := busy(busyFlows)
+	h.Usage = fullTable
+	benchmarkHost(b, h, Pressure{}, 1)
+}
+
+// fullTable has Pressure look at the rows.
+var fullTable = conntrack.Usage{Count: busyFlows, Max: busyFlows, Fields: conntrack.UsageMax}

@@ -29,7 +29,7 @@ type contents struct {
 
 func newContents(h *Host) *contents {
 	const most = 4096
-	t := &contents{services: newHeavy[conntrack.Service](most), sources: newHeavy[source](most), own: make(map[source]struct{})}
+	t := &contents{services: newHeavy(most, hashService), sources: newHeavy(most, hashSource), own: make(map[source]struct{})}
 	for _, a := range h.Addrs {
 		t.own[sourceOf(a)] = struct{}{}
 	}
@@ -51,9 +51,9 @@ type kind struct {
 
 func (t *contents) flow(f *conntrack.Flow) {
 	t.flows++
-	if f.Assured() {
+	if assured(f) {
 		t.assured++
-		if f.Has(conntrack.FieldTCP) && closes(f.TCP.State) {
+		if shows(f, conntrack.FieldTCP) && closes(f.TCP.State) {
 			t.closing++
 		}
 	}
@@ -81,7 +81,7 @@ func closes(s conntrack.TCPState) bool {
 }
 
 func kindOf(f *conntrack.Flow) int {
-	if f.Has(conntrack.FieldTCP) && f.TCP.State < 16 {
+	if shows(f, conntrack.FieldTCP) && f.TCP.State < 16 {
 		return int(f.TCP.State)
 	}
 	return 16 + int(f.Original.Proto)

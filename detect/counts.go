@@ -101,7 +101,7 @@ func (c *Counts) AddFlow(f *conntrack.Flow) {
 	switch {
 	case f.Original.Proto != conntrack.ProtoTCP:
 		c.Others[f.Original.Proto]++
-	case f.Has(conntrack.FieldTCP) && int(f.TCP.State) < len(c.Flows):
+	case shows(f, conntrack.FieldTCP) && int(f.TCP.State) < len(c.Flows):
 		c.Flows[f.TCP.State]++
 	default:
 		c.Flows[conntrack.TCPNone]++

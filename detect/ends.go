@@ -28,23 +28,29 @@ func socketEnds(s *sockdiag.Socket) ends {
 	return pack(s.Local.Addr(), s.Remote.Addr(), s.Local.Port(), s.Remote.Port())
 }
 
-// connections tells by the hash of its ends whether a connection is known, in
-// at most 40 bytes for each. That two of a million have the same hash happens
-// once in 37 million times, and nobody can bring it about.
+// connections has a value for each connection, by the hash of its ends. That
+// two of a million have the same hash happens once in 37 million times, and
+// nobody can bring it about.
 type connections[V any] struct {
 	seed maphash.Seed
-	m    map[uint64]V
+	table[uint64, V]
 }
 
-func newConnections[V any]() connections[V] {
-	return connections[V]{maphash.MakeSeed(), make(map[uint64]V)}
+func newConnections[V any]() connections[V] { return connections[V]{seed: maphash.MakeSeed()} }
+
+// of returns the value of a connection, zero if it is new.
+func (c *connections[V]) of(e ends) *V {
+	h := maphash.Bytes(c.seed, e[:])
+	return c.at(uint32(h), h)
 }
 
-func (c *connections[V]) set(e ends, v V) { c.m[maphash.Bytes(c.seed, e[:])] = v }
-
-func (c *connections[V]) get(e ends) (V, bool) {
-	v, ok := c.m[maphash.Bytes(c.seed, e[:])]
-	return v, ok
+// get returns the value of a connection, nil if it is not known.
+func (c *connections[V]) get(e ends) *V {
+	h := maphash.Bytes(c.seed, e[:])
+	if known := c.find(uint32(h), h); known != nil {
+		return &known.value
+	}
+	return nil
 }
 
 // addrs returns the source and the destination.
@@ -91,6 +97,9 @@ func (o *ownAddrs) has(a netip.Addr) bool {
 		if o.few[i] == a {
 			return true
 		}
+	}
+	if o.many == nil {
+		return false
 	}
 	_, ok := o.many[a]
 	return ok

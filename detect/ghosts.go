@@ -23,7 +23,7 @@ import (
 // after its last packet; kernels before about 3.10 for the timeout of
 // ESTABLISHED, 5 days.
 //
-// A pass keeps at most 40 bytes for each connected socket, and Most findings.
+// A pass keeps at most 30 bytes for each connected socket, and Most findings.
 type Ghosts struct {
 	// Most is how many are told one by one; 0 is 1000. One more finding counts
 	// those beyond.
@@ -54,7 +54,7 @@ type ghostPass struct {
 func (p *ghostPass) socket(s *sockdiag.Socket) {
 	p.own.add(s.Local.Addr())
 	if isTCP(s) && s.State != sockdiag.SynSent {
-		p.alive.set(socketEnds(s), struct{}{})
+		p.alive.of(socketEnds(s))
 	}
 }
 
@@ -68,13 +68,12 @@ func (p *ghostPass) flow(f *conntrack.Flow) {
 }
 
 func (p *ghostPass) lives(t *conntrack.Tuple) bool {
-	_, ok := p.alive.get(tupleEnds(t))
-	return ok
+	return p.alive.get(tupleEnds(t)) != nil
 }
 
 // pickedUp reports whether the flow is ESTABLISHED and [UNREPLIED].
 func pickedUp(f *conntrack.Flow) bool {
-	return f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && f.Unreplied() && !f.Offloaded()
+	return shows(f, conntrack.FieldTCP) && f.TCP.State == conntrack.TCPEstablished && unreplied(f) && !offloaded(f)
 }
 
 func (h *Host) ghost(f *conntrack.Flow) Finding {

@@ -33,14 +33,14 @@ func TestHeavy(t *testing.T) {
 	const m = 1024
 	for name, stream := range streams(60_000) {
 		t.Run(name, func(t *testing.T) {
-			h, exact := newHeavy[uint32](m), make(map[uint32]uint64)
+			h, exact := newHeavy(m, hashNumber), make(map[uint32]uint64)
 			for range 2 { // the second time after a reset
 				h.reset()
 				clear(exact)
 				for i, k := range stream {
 					exact[k]++
-					if c := h.add(k); c.key != k {
-						t.Fatalf("the counter of %d is that of %d", k, c.key)
+					if c := h.add(k); c != h.of(k) {
+						t.Fatalf("the counter of %d is not that returned", k)
 					}
 					if i%10_007 == 0 {
 						checkHeavy(t, h, exact, m)
@@ -55,37 +55,39 @@ func TestHeavy(t *testing.T) {
 func checkHeavy(t *testing.T, h *heavy[uint32], exact map[uint32]uint64, m uint64) {
 	t.Helper()
 	total := uint64(0)
-	for _, c := range h.counters {
+	for k, c := range h.all() {
 		total += uint64(c.count)
-		if h.find(c.key) < 0 {
-			t.Fatalf("the counter of %d is not found", c.key)
+		if h.of(k) != c || h.counter(c.place) != c {
+			t.Fatalf("the counter of %d is not found", k)
 		}
-		if e := exact[c.key]; c.least() > e || uint64(c.count) < e || uint64(c.err) > h.n/m || len(exact) <= int(m) && c.least() != e {
-			t.Fatalf("counter of %d: %d - %d, came %d times of %d", c.key, c.count, c.err, e, h.n)
+		if e := exact[k]; c.least() > e || uint64(c.count) < e || uint64(c.err) > h.seen/m || len(exact) <= int(m) && c.least() != e {
+			t.Fatalf("counter of %d: %d - %d, came %d times of %d", k, c.count, c.err, e, h.seen)
 		}
 	}
-	if total != h.n {
-		t.Fatalf("the counters have %d of %d", total, h.n)
+	if total != h.seen {
+		t.Fatalf("the counters have %d of %d", total, h.seen)
 	}
 	for k, e := range exact {
-		if h.find(k) < 0 && e > h.n/m {
-			t.Fatalf("%d, which came %d times of %d, has no counter", k, e, h.n)
+		if h.of(k) == nil && e > h.seen/m {
+			t.Fatalf("%d, which came %d times of %d, has no counter", k, e, h.seen)
 		}
 	}
-	sorted := slices.IsSortedFunc(h.order[h.low:], func(a, b int32) int { return int(h.counters[a].count) - int(h.counters[b].count) })
-	used := 0
-	for _, i := range h.slots {
-		if i > 0 {
-			used++
-		}
+	sorted := slices.IsSortedFunc(h.order[h.low:], func(a, b uint32) int {
+		return cmp.Compare(h.entry(a).value.count, h.entry(b).value.count)
+	})
+	if !sorted || uint64(h.n) > m {
+		t.Fatalf("out of order, or %d counters", h.n)
 	}
-	if !sorted || used != len(h.counters) || len(h.counters) > int(m) {
-		t.Fatalf("out of order, or %d counters with %d keys", len(h.counters), used)
-	}
+	checkIndex(t, &h.table, hashOf(h))
+}
+
+// hashOf is how the keys of h are hashed.
+func hashOf[K comparable](h *heavy[K]) func(K) uint32 {
+	return func(k K) uint32 { return h.hash(&h.seed, k) }
 }
 
 func TestHeavyTop(t *testing.T) {
-	h := newHeavy[int](10)
+	h := newHeavy(10, func(s *seed, k int) uint32 { return uint32(s.hash(uint64(k), 0, 0)) })
 	for _, k := range []int{5, 3, 3, 9, 9, 1} {
 		h.add(k)
 	}
@@ -99,7 +101,7 @@ func TestHeavyTop(t *testing.T) {
 
 // Memory is what it was at the start, whatever comes.
 func TestHeavyAllocs(t *testing.T) {
-	h, k := newHeavy[uint32](1024), uint32(0)
+	h, k := newHeavy(1024, hashNumber), uint32(0)
 	n := testing.AllocsPerRun(1, func() {
 		for range 100_000 {
 			k++
@@ -115,7 +117,7 @@ func TestHeavyAllocs(t *testing.T) {
 func BenchmarkHeavy(b *testing.B) {
 	for name, stream := range streams(1 << 17) {
 		b.Run(name, func(b *testing.B) {
-			h, i := newHeavy[uint32](8192), 0
+			h, i := newHeavy(8192, hashNumber), 0
 			b.ReportAllocs()
 			for b.Loop() {
 				h.add(stream[i%len(stream)])

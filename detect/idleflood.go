@@ -64,13 +64,13 @@ func (d *IdleFlood) kind(s *sockdiag.Socket) uint8 {
 	switch {
 	case pending || s.Timer != sockdiag.TimerOff && s.Timer != sockdiag.TimerKeepalive:
 		return working
-	case !s.Has(sockdiag.FieldInfo) || !s.Info.Has(sockdiag.InfoBase|sockdiag.InfoBytes):
+	case !tells(s, sockdiag.FieldInfo) || !s.Info.Has(sockdiag.InfoBase|sockdiag.InfoBytes):
 		return unsure
 	case s.Info.BytesReceived > d.tiny() || min(s.Info.LastDataSent, s.Info.LastDataRecv) < d.silence():
 		return working
 	case s.Timer == sockdiag.TimerKeepalive:
 		return idleAlive
-	case s.Has(sockdiag.UnknownTimer):
+	case tells(s, sockdiag.UnknownTimer):
 		return idleUntimed
 	}
 	return idleForever

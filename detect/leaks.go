@@ -83,7 +83,7 @@ func (l *leaking) socket(s *sockdiag.Socket) {
 		l.listening[s.Local.Port()] = true
 		return
 	}
-	limit := l.limit(s.State, s.HasOwner())
+	limit := l.limit(s.State, owned(s))
 	if limit == 0 || !l.waits(s) || s.State == sockdiag.CloseWait && ownerless(s) {
 		return
 	}
@@ -122,7 +122,7 @@ func (l *leaking) waits(s *sockdiag.Socket) bool {
 	case s.State == sockdiag.FinWait2:
 		return true
 	}
-	return s.Retransmits > 0 || s.Timer == sockdiag.TimerProbe || s.Has(sockdiag.UnknownTimer)
+	return s.Retransmits > 0 || s.Timer == sockdiag.TimerProbe || tells(s, sockdiag.UnknownTimer)
 }
 
 func (d *Leaks) age() time.Duration { return cmp.Or(d.Age, time.Minute) }
@@ -138,18 +138,18 @@ func answers(s *sockdiag.Socket, age time.Duration) bool {
 // aged reports whether a socket is one that the application must close: its age
 // counts.
 func aged(s *sockdiag.Socket) bool {
-	return s.State == sockdiag.CloseWait || s.State == sockdiag.FinWait2 && s.HasOwner()
+	return s.State == sockdiag.CloseWait || s.State == sockdiag.FinWait2 && owned(s)
 }
 
 // ownerless reports whether it is known that no process has the socket. In
 // CLOSE_WAIT it is a connection that waits for accept(2): AcceptQueue tells.
-func ownerless(s *sockdiag.Socket) bool { return !s.HasOwner() && !s.Has(sockdiag.UnknownOwner) }
+func ownerless(s *sockdiag.Socket) bool { return !owned(s) && !tells(s, sockdiag.UnknownOwner) }
 
 // quietTime is how long no packet of the peer has come, if tcp_info was asked
 // for. A peer that has closed sent its FIN at least as long ago: that is
 // acknowledgement too, and not data (tcp_ack, tcp_event_data_recv).
 func quietTime(s *sockdiag.Socket) (time.Duration, bool) {
-	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), s.Has(sockdiag.FieldInfo)
+	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), tells(s, sockdiag.FieldInfo)
 }
 
 func (l *leaking) pile(s *sockdiag.Socket) *pile {
@@ -170,7 +170,7 @@ func (p *pile) add(s *sockdiag.Socket, limit uint64, age time.Duration) {
 		p.oldest = max(p.oldest, quiet)
 	}
 	switch {
-	case !known && aged(s), s.Has(sockdiag.UnknownTimer):
+	case !known && aged(s), tells(s, sockdiag.UnknownTimer):
 		p.untold++
 	case aged(s) && quiet < age:
 		p.answered++
@@ -178,11 +178,11 @@ func (p *pile) add(s *sockdiag.Socket, limit uint64, age time.Duration) {
 	if s.Timer == sockdiag.TimerProbe {
 		p.probing++
 	}
-	if s.Has(sockdiag.FieldMemory) {
+	if tells(s, sockdiag.FieldMemory) {
 		p.memory += uint64(s.Memory.SndQueued) + uint64(s.Memory.RcvAlloc)
 		p.weighed++
 	}
-	if !s.HasOwner() {
+	if !owned(s) {
 		p.peers.add(s.Remote.Addr())
 	}
 	if p.count+evidenceOf > limit+1 && len(p.rows) < evidenceOf {

@@ -23,7 +23,7 @@ import (
 // confidence: tracking may be off there. So are those of a host to itself:
 // most firewalls let everything pass on lo.
 //
-// A pass keeps at most 170 bytes for each such socket, of which the evidence
+// A pass keeps at most 140 bytes for each such socket, of which the evidence
 // tells what identifies it, owner and queues, but no tcp_info; the entries that
 // are running out; and Most findings. Rows of text without timers (ss -o,
 // netstat -o) do not tell which entries run out.
@@ -38,7 +38,7 @@ func (LostFlows) Name() string { return "LostFlows" }
 
 // Look begins a pass.
 func (l LostFlows) Look(h *Host) Look {
-	p := &lostPass{host: h, at: newConnections[int32](), ending: make(map[int32]conntrack.Flow), list: list{most: l.Most}}
+	p := &lostPass{host: h, carriers: newConnections[carrier](), ending: make(map[*carrier]conntrack.Flow), list: list{most: l.Most}}
 	return Look{Socket: p.socket, Flow: p.flow, Findings: p.findings}
 }
 
@@ -46,14 +46,12 @@ func (l LostFlows) Look(h *Host) Look {
 // flow has its place by either of its tuples: by both when it is a connection
 // of the host to itself.
 type lostPass struct {
-	host   *Host
-	own    ownAddrs // of the sockets: what comes from no such address is not looked up
-	at     connections[int32]
-	pages  []*[256]carrier // a slice that grows is copied
-	n      int32           // of them
-	ending map[int32]conntrack.Flow
-	flows  int
-	list   list
+	host     *Host
+	own      ownAddrs // of the sockets: what comes from no such address is not looked up
+	carriers connections[carrier]
+	ending   map[*carrier]conntrack.Flow
+	flows    int
+	list     list
 }
 
 func (p *lostPass) socket(s *sockdiag.Socket) {
@@ -61,19 +59,11 @@ func (p *lostPass) socket(s *sockdiag.Socket) {
 		return
 	}
 	key := socketEnds(s)
-	if _, told := p.at.get(key); told {
-		return
+	if c := p.carriers.of(key); c.state == 0 { // the first that is told of it
+		p.own.add(s.Local.Addr())
+		*c = carry(key, s)
 	}
-	p.own.add(s.Local.Addr())
-	p.at.set(key, p.n)
-	if p.n%256 == 0 {
-		p.pages = append(p.pages, new([256]carrier))
-	}
-	p.n++
-	*p.carrier(p.n - 1) = carry(key, s)
 }
-
-func (p *lostPass) carrier(i int32) *carrier { return &p.pages[i/256][i%256] }
 
 func (p *lostPass) flow(f *conntrack.Flow) {
 	p.flows++
@@ -89,24 +79,22 @@ func (p *lostPass) entry(t *conntrack.Tuple, f *conntrack.Flow) {
 	if !p.own.has(t.Src) {
 		return
 	}
-	i, ok := p.at.get(tupleEnds(t))
-	if !ok {
+	c := p.carriers.get(tupleEnds(t))
+	if c == nil {
 		return
 	}
-	c := p.carrier(i)
 	if c.tracked {
-		delete(p.ending, i)
+		delete(p.ending, c)
 	}
 	c.tracked = true
 	if p.host.runsOut(c, f) {
-		p.ending[i] = *f
+		p.ending[c] = *f
 	}
 }
 
 func (p *lostPass) findings() []Finding {
-	for i := range p.n {
-		c := p.carrier(i)
-		f, ends := p.ending[i]
+	for _, c := range p.carriers.all() {
+		f, ends := p.ending[c]
 		switch {
 		case c.tracked && !ends || !p.list.room():
 		case !c.tracked:
@@ -178,7 +166,7 @@ func trackerState(s sockdiag.State) conntrack.TCPState {
 // idleTime is how long the connection carried nothing, if tcp_info was asked
 // for.
 func idleTime(s *sockdiag.Socket) (time.Duration, bool) {
-	if !s.Has(sockdiag.FieldInfo) {
+	if !tells(s, sockdiag.FieldInfo) {
 		return 0, false
 	}
 	return min(s.Info.LastDataSent, s.Info.LastDataRecv, s.Info.LastAckRecv), true
@@ -205,7 +193,7 @@ func lostFix(s sockdiag.State) []string {
 // renew it, which only its timer tells. That of a socket in FIN_WAIT2 that no
 // process has renews nothing: it ends the socket.
 func (h *Host) runsOut(c *carrier, f *conntrack.Flow) bool {
-	if !f.Has(conntrack.FieldTimeout) || f.Offloaded() || c.fields&sockdiag.UnknownTimer != 0 {
+	if !shows(f, conntrack.FieldTimeout) || offloaded(f) || c.fields&sockdiag.UnknownTimer != 0 {
 		return false
 	}
 	switch c.timer {

@@ -214,3 +214,13 @@ func checkEnding(t *testing.T, h Host, want Confidence) {
 		t.Errorf("without Now, until %v", f.Until)
 	}
 }
+
+// Of two rows of one connection, as a dump can give them, the first is told.
+func TestLostFlowsRowTwice(t *testing.T) {
+	first, second := socket(t, query), socket(t, query)
+	second.Inode, second.RecvQueue = 9, 77
+	found := find(t, LostFlows{}, Host{Now: now, Sockets: []sockdiag.Socket{first, second}})
+	if len(found) != 1 || len(found[0].Evidence.Sockets) != 1 || found[0].Evidence.Sockets[0].Inode != first.Inode {
+		t.Errorf("got %+v", found)
+	}
+}

@@ -92,7 +92,7 @@ func (a *attempts) socket(s *sockdiag.Socket) {
 
 func (a *attempts) flow(f *conntrack.Flow) {
 	t := &f.Original
-	if f.TCP.State != conntrack.TCPSynSent || !f.Unreplied() || !foreign(t.Src) {
+	if f.TCP.State != conntrack.TCPSynSent || !unreplied(f) || !foreign(t.Src) {
 		return
 	}
 	known := a.whole > 0 && f.Has(conntrack.FieldTimeout)

@@ -117,7 +117,7 @@ type owner struct {
 }
 
 func (h *Host) owner(s *sockdiag.Socket) owner {
-	if !s.HasOwner() {
+	if !owned(s) {
 		return owner{}
 	}
 	o := owner{uid: s.UID, known: true, cgroup: s.CgroupID}
@@ -131,7 +131,7 @@ func (h *Host) owner(s *sockdiag.Socket) owner {
 func (h *Host) ownerText(s *sockdiag.Socket) string {
 	holders := h.Holders[s.Inode]
 	switch {
-	case !s.HasOwner():
+	case !owned(s):
 		return "no process"
 	case len(holders) > 0:
 		return processText(holders[0].Process)

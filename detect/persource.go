@@ -84,7 +84,7 @@ func halfOpen(s sockdiag.State) sockdiag.State {
 
 // socketState is the state of the service's socket as far as the flow tells.
 func socketState(f *conntrack.Flow) (sockdiag.State, bool) {
-	if f.Unreplied() {
+	if unreplied(f) {
 		return 0, false
 	}
 	switch f.TCP.State {
@@ -105,7 +105,7 @@ func socketState(f *conntrack.Flow) (sockdiag.State, bool) {
 }
 
 func (d *PerSource) findings(g *gathering) []Finding {
-	g.counts = g.counts.crowded(func(state uint8) uint64 { return d.limit(state) / 2 })
+	g.counts.crowd(func(state uint8) uint64 { return d.limit(state) / 2 })
 	var found []Finding
 	for state := sockdiag.Established; state <= sockdiag.Closing; state++ {
 		of := func(k sourceKey) bool { return k.of() == uint8(state) && g.incoming(k) }

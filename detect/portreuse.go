@@ -61,13 +61,13 @@ func (p *reusePass) socket(s *sockdiag.Socket) {
 		p.services[s.Local.Port()] = struct{}{}
 		return
 	}
-	p.sockets.set(socketEnds(s), s.State)
+	*p.sockets.of(socketEnds(s)) = s.State
 }
 
 // refuses reports whether a SYN in the reply direction of the flow is INVALID
 // (tcp_conntracks in net/netfilter/nf_conntrack_proto_tcp.c).
 func refuses(f *conntrack.Flow) bool {
-	if !f.Has(conntrack.FieldTCP) || f.Offloaded() {
+	if !shows(f, conntrack.FieldTCP) || offloaded(f) {
 		return false
 	}
 	switch f.TCP.State {
@@ -85,8 +85,8 @@ func (p *reusePass) flow(f *conntrack.Flow) {
 	if !p.own.has(f.Original.Src) && !p.own.has(f.Reply.Src) {
 		return
 	}
-	if state, ok := p.sockets.get(tupleEnds(&f.Reply)); ok {
-		if state == sockdiag.SynSent && p.list.room() {
+	if state := p.sockets.get(tupleEnds(&f.Reply)); state != nil {
+		if *state == sockdiag.SynSent && p.list.room() {
 			p.list.found = append(p.list.found, p.host.inTheWay(f))
 		}
 		return
@@ -107,8 +107,7 @@ func (p *reusePass) outlived(f *conntrack.Flow) bool {
 	if _, listens := p.services[f.Original.SrcPort]; !listens {
 		return false
 	}
-	_, lives := p.sockets.get(tupleEnds(&f.Original))
-	return !lives
+	return p.sockets.get(tupleEnds(&f.Original)) == nil
 }
 
 // flagged reports whether the flags of the TCP connection are known. Text does

@@ -46,7 +46,7 @@ func (p PortSpace) Look(h *Host) Look {
 			return
 		}
 		if used == nil {
-			used = newHeavy[outlet](65536)
+			used = newHeavy(65536, hashOutlet)
 		}
 		if used.add(o).least() == max(need, 1) {
 			sample[o] = *f

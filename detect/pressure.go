@@ -19,7 +19,8 @@ import (
 // entries of TCP connections that are closing.
 //
 // A share of the table needs Host.Usage, or the count and limit among the
-// Settings; how fast it fills needs Host.Earlier. A pass keeps 4096 sources and
+// Settings; how fast it fills needs Host.Earlier. Rows are looked at only if the
+// table is found to be full or filling. A pass then keeps 4096 sources and
 // as many services, in at most 1 MB; of more than 4096 each is counted up to
 // 1/4096 of all entries too low. The host's own addresses are never among those to
 // ban: they are Host.Addrs, and the local addresses of sockets.
@@ -48,18 +49,29 @@ func (Pressure) Name() string { return "Pressure" }
 // Look begins a pass.
 func (p Pressure) Look(h *Host) Look {
 	p.defaults()
+	u := h.usage()
+	if !p.presses(h, u) {
+		return Look{Findings: func() []Finding { return p.others(h, u) }}
+	}
 	t := newContents(h)
 	return Look{Socket: t.socket, Flow: t.flow, Findings: func() []Finding {
-		var found []Finding
-		u := h.usage()
-		if f, ok := p.fullness(h, u, t); ok {
-			found = append(found, f)
-		}
-		if f, ok := p.chains(u); ok {
-			found = append(found, f)
-		}
-		return append(found, h.counters(u)...)
+		return append([]Finding{p.fullness(h, u, t)}, p.others(h, u)...)
 	}}
+}
+
+// presses reports whether the table is too full, or will be soon.
+func (p *Pressure) presses(h *Host, u conntrack.Usage) bool {
+	share, limited := u.Share()
+	_, left, grows := h.growth(u)
+	return limited && (share >= p.Full || grows && share >= p.Filling && left <= p.Within)
+}
+
+// others are the findings that no row is needed for.
+func (p *Pressure) others(h *Host, u conntrack.Usage) (found []Finding) {
+	if f, ok := p.chains(u); ok {
+		found = append(found, f)
+	}
+	return append(found, h.counters(u)...)
 }
 
 func (p *Pressure) defaults() {
@@ -97,13 +109,9 @@ func (h *Host) growth(u conntrack.Usage) (perSecond float64, full time.Duration,
 	return perSecond, time.Duration(min(max(left, 0)/perSecond, 1e9) * float64(time.Second)), true
 }
 
-func (p *Pressure) fullness(h *Host, u conntrack.Usage, t *contents) (Finding, bool) {
-	share, limited := u.Share()
+func (p *Pressure) fullness(h *Host, u conntrack.Usage, t *contents) Finding {
+	share, _ := u.Share()
 	rate, left, grows := h.growth(u)
-	soon := grows && share >= p.Filling && left <= p.Within
-	if !limited || share < p.Full && !soon {
-		return Finding{}, false
-	}
 	f := Finding{
 		Detector: "Pressure", Severity: Warning, Confidence: Likely,
 		Subject: "conntrack table", Count: u.Count, Limit: u.Max,
@@ -125,7 +133,7 @@ func (p *Pressure) fullness(h *Host, u conntrack.Usage, t *contents) (Finding, b
 	}
 	t.describe(&f, h, p.Top)
 	f.Fix = append(f.Fix, raise(u))
-	return f, true
+	return f
 }
 
 // raise is the command for a table of double size, and what it costs.

@@ -170,3 +170,19 @@ func TestPressureOwn(t *testing.T) {
 		}
 	}
 }
+
+// Rows cost nothing when nobody asks what the table is full of.
+func TestPressureQuiet(t *testing.T) {
+	full := conntrack.Usage{Count: 95, Max: 100, Fields: conntrack.UsageMax}
+	roomy := conntrack.Usage{Count: 79, Max: 100, Fields: conntrack.UsageMax}
+	for _, tt := range []struct {
+		name  string
+		usage conntrack.Usage
+		looks bool
+	}{{"full", full, true}, {"roomy", roomy, false}, {"not known", conntrack.Usage{}, false}} {
+		look := Pressure{}.Look(&Host{Usage: tt.usage})
+		if looks := look.Flow != nil && look.Socket != nil; looks != tt.looks || !looks && (look.Flow != nil || look.Socket != nil) {
+			t.Errorf("%s: it looks at rows: %t, want %t", tt.name, looks, tt.looks)
+		}
+	}
+}

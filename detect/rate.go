@@ -195,7 +195,7 @@ type window struct {
 func newWindow(within time.Duration, keys int) *window {
 	w := &window{part: max(within/parts, 1)}
 	for i := range w.parts {
-		w.parts[i] = newHeavy[sourceKey](keys)
+		w.parts[i] = newHeavy(keys, hashKey)
 	}
 	return w
 }

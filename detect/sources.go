@@ -125,7 +125,7 @@ func (s *source) mask(is4 bool, bits int) {
 type sourceKey struct {
 	source source
 	port   uint16
-	kind   uint16 // fits uint8, but a key without gaps is hashed at once
+	kind   uint16 // fits uint8
 }
 
 // Marks in a kind.
@@ -157,7 +157,7 @@ const evidenceRows = 256
 
 func (o *Sources) gather(h *Host, limit func(kind uint8) uint64) *gathering {
 	return &gathering{
-		Sources: o, host: h, counts: make(tally), limit: limit, kept: make(map[sourceKey]int),
+		Sources: o, host: h, counts: tally{seed: newSeed()}, limit: limit, kept: make(map[sourceKey]int),
 		listening: make(map[uint16]bool), own: newOwnAddrs(h),
 	}
 }
@@ -183,8 +183,7 @@ func (g *gathering) socket(s *sockdiag.Socket, kind uint8) {
 		kind |= outgoing
 	}
 	k := sourceKey{source: g.source(remote), port: s.Local.Port(), kind: uint16(kind)}
-	n := g.counts[k] + 1
-	g.counts[k] = n
+	n := g.counts.add(k)
 	g.kinds |= 1 << k.of()
 	if uint64(n) == g.limit(k.of())/2+1 && len(g.rows) < evidenceRows {
 		g.kept[k] = len(g.rows)
@@ -200,7 +199,7 @@ func foreign(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() && !a
 // whose source is translated are those of clients behind this host.
 func (g *gathering) forwarded(f *conntrack.Flow) bool {
 	t := &f.Original
-	if !f.Has(conntrack.FieldTCP) || g.own.has(t.Src) || !foreign(t.Src) || g.sockets && g.own.has(f.Reply.Src) {
+	if !shows(f, conntrack.FieldTCP) || g.own.has(t.Src) || !foreign(t.Src) || g.sockets && g.own.has(f.Reply.Src) {
 		return false
 	}
 	return f.Reply.Dst == t.Src
@@ -210,7 +209,7 @@ func (g *gathering) forwarded(f *conntrack.Flow) bool {
 func (g *gathering) flow(f *conntrack.Flow, kind uint8) {
 	t := &f.Original
 	if g.wants(t.DstPort) && !g.allows(t.Src) {
-		g.counts[sourceKey{source: g.source(t.Src), port: t.DstPort, kind: uint16(kind | through)}]++
+		g.counts.add(sourceKey{source: g.source(t.Src), port: t.DstPort, kind: uint16(kind | through)})
 		g.kinds |= 1 << kind
 	}
 }
@@ -249,9 +248,9 @@ func (l *load) add(n uint64, port uint16) {
 // totals returns the counts of the keys that pass, by source.
 func (g *gathering) totals(pass func(sourceKey) bool) map[source]uint64 {
 	all := make(map[source]uint64)
-	for k, n := range g.counts {
+	for k, n := range g.counts.all() {
 		if pass(k) {
-			all[k.source] += uint64(n)
+			all[k.source] += uint64(*n)
 		}
 	}
 	return all
@@ -260,10 +259,10 @@ func (g *gathering) totals(pass func(sourceKey) bool) map[source]uint64 {
 // loads returns the sources that have more than a number of the keys that pass.
 func (g *gathering) loads(pass func(sourceKey) bool, above uint64) map[source]*load {
 	totals, ports, all := g.totals(pass), make(map[sourceKey]uint64), make(map[source]*load)
-	for k, n := range g.counts {
+	for k, n := range g.counts.all() {
 		if totals[k.source] > above && pass(k) {
 			k.kind = 0
-			ports[k] += uint64(n)
+			ports[k] += uint64(*n)
 		}
 	}
 	for k, n := range ports {

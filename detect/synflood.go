@@ -91,7 +91,7 @@ func handshakeFlow(f *conntrack.Flow, whole time.Duration) uint8 {
 	switch {
 	case f.TCP.State != conntrack.TCPSynRecv:
 		return 0
-	case whole == 0 || !f.Has(conntrack.FieldTimeout):
+	case whole == 0 || !shows(f, conntrack.FieldTimeout):
 		return ageless
 	case f.Timeout < whole-time.Second: // in whole seconds
 		return unanswered
@@ -107,9 +107,9 @@ type halfOpenPass struct {
 
 func (d *SynFlood) findings(g *halfOpenPass) []Finding {
 	ports := make(map[uint16]uint64)
-	for k, n := range g.counts {
+	for k, n := range g.counts.all() {
 		if !g.full[k.port] {
-			ports[k.port] += uint64(n)
+			ports[k.port] += uint64(*n)
 		}
 	}
 	var found []Finding

@@ -1,31 +1,38 @@
 package detect
 
 import (
-	"hash/maphash"
+	"math"
 	"math/bits"
 )
 
-// tally counts exactly. It grows by some 25 to 60 bytes for each key, and by
+// tally counts exactly. It grows by some 35 to 46 bytes for each key, and by
 // nothing else.
-type tally map[sourceKey]uint32
+type tally struct {
+	seed seed
+	table[sourceKey, uint32]
+}
 
-// crowded are the keys of sources that can have more than a number in a kind,
+// add counts a connection, and returns how many its key has.
+func (t *tally) add(k sourceKey) uint32 {
+	n := t.at(hashKey(&t.seed, k), k)
+	*n++
+	return *n
+}
+
+// crowd keeps the keys of sources that can have more than a number in a kind,
 // and few others: sources are added up by a hash, in fixed room, and so some
-// pass that share it with others.
-func (t tally) crowded(above func(kind uint8) uint64) tally {
-	seed, sums := maphash.MakeSeed(), make([]uint64, 1<<min(bits.Len(uint(len(t))), 18))
-	sum := func(k sourceKey) *uint64 {
-		k.port, k.kind = 0, uint16(k.of())
-		return &sums[maphash.Comparable(seed, k)&uint64(len(sums)-1)]
+// stay that share it with others.
+func (t *tally) crowd(above func(kind uint8) uint64) {
+	sums := make([]uint16, 1<<min(bits.Len32(t.n), 18))
+	sum := func(k sourceKey) *uint16 {
+		return &sums[t.seed.address(k.source, uint64(k.of()))&uint64(len(sums)-1)]
 	}
-	for k, n := range t {
-		*sum(k) += uint64(n)
+	for k, n := range t.all() {
+		s := sum(k)
+		*s = uint16(min(uint64(*s)+uint64(*n), math.MaxUint16))
 	}
-	few := make(tally)
-	for k, n := range t {
-		if *sum(k) > above(k.of()) {
-			few[k] = n
-		}
-	}
-	return few
+	t.keep(func(k sourceKey, _ uint32) bool {
+		n := *sum(k)
+		return n == math.MaxUint16 || uint64(n) > above(k.of())
+	})
 }
