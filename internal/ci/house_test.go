@@ -110,6 +110,25 @@ func TestLacks(t *testing.T) {
 	}
 }
 
+// longest is how many lines a Go file may have, tests included.
+const longest = 400
+
+func TestFileSizes(t *testing.T) {
+	module := os.DirFS(checkout(t))
+	walk(t, module, func(name string) {
+		if path.Ext(name) != ".go" {
+			return
+		}
+		text, err := fs.ReadFile(module, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(text, []byte("\n")); n > longest {
+			t.Errorf("%s has %d lines, more than %d: split it by topic", name, n, longest)
+		}
+	})
+}
+
 // unwanted is what no file of the repository may contain. No pattern matches
 // itself.
 var unwanted = []struct {
