@@ -135,7 +135,7 @@ var unwanted = []struct {
 	what    string
 	pattern *regexp.Regexp
 }{
-	{"a path of somebody's machine", regexp.MustCompile(`(^|[^\w./:*-])/(home|root|Users|work|workspace|builds|farm)/`)},
+	{"a path of somebody's machine", regexp.MustCompile(`(?m)(^|[^\w./:*-])/(home|root|Users|work|workspace|builds|farm)/`)},
 	{"work left for later", regexp.MustCompile(`\b(TO[D]O|FIX[M]E)\b`)},
 }
 
@@ -145,13 +145,9 @@ func findUnwanted(text []byte) map[string][]int {
 		return nil // a binary, left by a tool
 	}
 	found := map[string][]int{}
-	n := 0
-	for line := range bytes.Lines(text) {
-		n++
-		for _, u := range unwanted {
-			if u.pattern.Match(line) {
-				found[u.what] = append(found[u.what], n)
-			}
+	for _, u := range unwanted {
+		for _, at := range u.pattern.FindAllIndex(text, -1) {
+			found[u.what] = append(found[u.what], 1+bytes.Count(text[:at[1]], []byte("\n")))
 		}
 	}
 	return found
