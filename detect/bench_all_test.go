@@ -147,9 +147,6 @@ func (f atEnd) Look(*Host) Look {
 // What all detectors together keep is what All says, and rows cost next to no
 // allocation.
 func TestAllMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("depends on no kernel, and takes long")
-	}
 	rows := bench{10_000, 100_000}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
