@@ -102,6 +102,9 @@ func (w *world) dump(m *Mirror, chaos func()) {
 // wrong moment. Once nothing happens any more, and a last dump is made only if
 // a loss asks for it, the mirror must show the world.
 func TestMirrorConverges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	for seed := range uint64(3000) {
 		w := &world{Rand: rand.New(rand.NewPCG(seed, 1)), entries: make(map[int]Flow)}
 		m := NewMirror(nil, nil)

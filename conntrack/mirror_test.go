@@ -253,6 +253,9 @@ func TestMirrorAllocations(t *testing.T) {
 
 // TestMirrorMemory measures what a mirror of many entries takes.
 func TestMirrorMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	const n = 100_000
 	list := flows(n)
 	before := heap()

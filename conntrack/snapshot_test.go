@@ -62,6 +62,9 @@ func counted(n uint32, flows ...Flow) nfnltest.Handler {
 // TestSnapshotCount takes snapshots of a table that has more or fewer flows
 // than the kernel counted before.
 func TestSnapshotCount(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	list := flows(3 * largestBlock)
 	for i := range list {
 		list[i].TCP, list[i].Fields = TCPInfo{}, FieldStatus|FieldTimeout|FieldID
@@ -106,6 +109,9 @@ func answer(typ uint16, data []byte) nfnltest.Handler {
 // TestDedup compares with the plain way, over rows many of which come again or
 // share their ID with others, alike in some bits only.
 func TestDedup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	list := flows(500)
 	for i := range list {
 		list[i].Fields = FieldID

@@ -12,6 +12,9 @@ import (
 )
 
 func TestCensus(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	for _, tt := range []struct {
 		state    sockdiag.State
 		n, other int // other are ESTABLISHED

@@ -30,6 +30,9 @@ func streams(n int) map[string][]uint32 {
 
 // Against exact counts: none is overstated, and none above n/m is missed.
 func TestHeavy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	const m = 1024
 	for name, stream := range streams(60_000) {
 		t.Run(name, func(t *testing.T) {

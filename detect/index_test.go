@@ -112,6 +112,9 @@ func BenchmarkIndex(b *testing.B) {
 
 // What an index takes of memory for each socket, as the documentation says.
 func TestIndexMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	if size := reflect.TypeFor[carrier]().Size(); size > 128 {
 		t.Errorf("a carrier has %d bytes", size)
 	}
@@ -131,6 +134,9 @@ func TestIndexMemory(t *testing.T) {
 
 // What Pressure and PortSpace keep is bounded whatever comes.
 func TestBoundedMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	for _, tt := range []struct {
 		d    Detector
 		most uint64

@@ -234,6 +234,9 @@ func TestNetmask(t *testing.T) {
 // Among a crowd of sources with a connection each, many times the Keys, the one that matters is
 // found, no other is, and memory stays what it was.
 func TestRateCrowd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	r := Rate{Keys: 1024}.Start()
 	crowd, heavy := opened("11.0.0.1", 443), opened("198.51.100.7", 443)
 	i, found := 0, 0

@@ -46,6 +46,9 @@ func TestAggregateScene(t *testing.T) {
 // TestAggregateStream: a group by of thousands of sockets allocates what a dump
 // does, and nothing per socket.
 func TestAggregateStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the allocations depend on no kernel, and it takes long")
+	}
 	c := dialHost(t, crowd(t, 4000))
 	n := testing.AllocsPerRun(5, func() {
 		g, err := Aggregate(c.All(t.Context(), Query{}), By{Keys: KeyState | KeyPeer | KeyUser})

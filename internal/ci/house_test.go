@@ -110,13 +110,32 @@ func TestLacks(t *testing.T) {
 	}
 }
 
+// longest is how many lines a Go file may have, tests included.
+const longest = 400
+
+func TestFileSizes(t *testing.T) {
+	module := os.DirFS(checkout(t))
+	walk(t, module, func(name string) {
+		if path.Ext(name) != ".go" {
+			return
+		}
+		text, err := fs.ReadFile(module, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(text, []byte("\n")); n > longest {
+			t.Errorf("%s has %d lines, more than %d: split it by topic", name, n, longest)
+		}
+	})
+}
+
 // unwanted is what no file of the repository may contain. No pattern matches
 // itself.
 var unwanted = []struct {
 	what    string
 	pattern *regexp.Regexp
 }{
-	{"a path of somebody's machine", regexp.MustCompile(`(^|[^\w./:*-])/(home|root|Users|work|workspace|builds|farm)/`)},
+	{"a path of somebody's machine", regexp.MustCompile(`(?m)(^|[^\w./:*-])/(home|root|Users|work|workspace|builds|farm)/`)},
 	{"work left for later", regexp.MustCompile(`\b(TO[D]O|FIX[M]E)\b`)},
 }
 
@@ -126,13 +145,9 @@ func findUnwanted(text []byte) map[string][]int {
 		return nil // a binary, left by a tool
 	}
 	found := map[string][]int{}
-	n := 0
-	for line := range bytes.Lines(text) {
-		n++
-		for _, u := range unwanted {
-			if u.pattern.Match(line) {
-				found[u.what] = append(found[u.what], n)
-			}
+	for _, u := range unwanted {
+		for _, at := range u.pattern.FindAllIndex(text, -1) {
+			found[u.what] = append(found[u.what], 1+bytes.Count(text[:at[1]], []byte("\n")))
 		}
 	}
 	return found

@@ -37,8 +37,9 @@ const listedFields = "-json=ImportPath,Name,Dir,Deps,TestGoFiles,XTestGoFiles"
 // buildEnv makes binaries that need no file of the machine they were built on.
 var buildEnv = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1"}
 
-// testArgs are the arguments of every test binary.
-var testArgs = []string{"-test.v", "-test.short", "-test.parallel", "4", "-test.timeout", "5m"}
+// testArgs are the arguments of every test binary. The seeds of fuzz targets tell
+// nothing of a kernel.
+var testArgs = []string{"-test.v", "-test.short", "-test.run", "^(Test|Example)", "-test.parallel", "4", "-test.timeout", "10m"}
 
 // buildJobs builds the test binaries of the packages and the programs into dir.
 func buildJobs(ctx context.Context, dir string, packages, programs []string) ([]job, error) {
