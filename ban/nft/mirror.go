@@ -7,8 +7,9 @@ import (
 	"github.com/connsleuth/connsleuth/ban"
 )
 
-// mirror is the bans put in force here, and those found at Open. A call writes its
-// own before it makes them, and takes out those that it could not make.
+// mirror is the bans put in force here, and those found at Open. Each part of a
+// call writes its own before it makes them, and takes out those that it could not
+// make.
 type mirror map[key]mark
 
 // key is a prefix without pointers, so that the garbage collector need not look at
@@ -20,8 +21,7 @@ type key struct {
 
 type mark struct {
 	until ban.Until
-	call  uint32 // the last that asked for it
-	at    int32  // where, among its changes
+	at    int32 // among the changes of the last part that asked for it
 }
 
 func keyOf(p netip.Prefix) key {
