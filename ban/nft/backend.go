@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -56,8 +55,8 @@ func (b *Backend) apply(ctx context.Context, entries []ban.Entry, trial bool) er
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.mirror) == 0 && !trial {
-		b.mirror = make(mirror, len(entries))
+	if b.mirror.size() == 0 && !trial {
+		b.mirror = newMirror(entries)
 	}
 	refused := refusals{of: len(entries)}
 	changes := make([]change, 0, min(len(entries), most))
@@ -111,9 +110,10 @@ func (b *Backend) applyPart(ctx context.Context, entries []ban.Entry, changes []
 // noted in the mirror, but for a trial.
 func (b *Backend) plan(entries []ban.Entry, changes []change, refused *refusals, trial bool) (_ []change, over []netip.Prefix) {
 	now := time.Now()
-	notes := b.mirror
+	notes := &b.mirror
 	if trial {
-		notes = make(mirror, len(entries))
+		again := newMirror(entries)
+		notes = &again
 	}
 	ended := false // some have
 	for i := range entries {
@@ -123,28 +123,30 @@ func (b *Backend) plan(entries []ban.Entry, changes []change, refused *refusals,
 			continue
 		}
 		c := change{entry: e, at: int32(i), kind: kindOf(e.Prefix)}
-		if left, timed := e.Until.Left(now); timed {
-			if left == longest {
+		t, timed := e.Until.Time()
+		until := t.UnixMilli()
+		if timed {
+			left := until - now.UnixMilli()
+			if left > longest {
 				refused.note(i, &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)})
 				continue
 			}
-			ended = ended || left == 0
+			ended = ended || left <= 0
 			c.timeout = timeout(left)
 		}
-		key := keyOf(e.Prefix)
-		was, known := notes[key]
+		was, known := notes.get(e.Prefix)
 		if at := int(was.at); known && at < len(changes) && changes[at].entry.Prefix == e.Prefix { // the last of the same counts
 			c.known = changes[at].known
 			changes[at] = c
 		} else {
 			was.at = int32(len(changes))
 			if c.known = known; trial {
-				_, c.known = b.mirror[key]
+				_, c.known = b.mirror.get(e.Prefix)
 			}
 			changes = append(changes, c)
 		}
-		was.until = e.Until
-		notes[key] = was
+		was.end = end(until, timed)
+		notes.set(e.Prefix, was)
 	}
 	if !ended {
 		return changes, nil
@@ -239,7 +241,7 @@ func (b *Backend) Purge(ctx context.Context) error {
 	if err := b.rules.Delete(ctx, nftables.INet, b.cfg.Table); err != nil {
 		return err
 	}
-	clear(b.mirror)
+	b.mirror = newMirror(nil)
 	return nil
 }
 
@@ -247,18 +249,18 @@ func (b *Backend) Purge(ctx context.Context) error {
 // been.
 func (b *Backend) forget(changes []change) {
 	for _, c := range changes {
-		delete(b.mirror, keyOf(c.entry.Prefix))
+		b.mirror.remove(c.entry.Prefix)
 	}
 }
 
 // prune forgets what is over, each time that there is twice as much.
 func (b *Backend) prune(now time.Time) {
 	const few = 1024
-	if len(b.mirror) < 2*b.pruned+few {
+	if b.mirror.size() < 2*b.pruned+few {
 		return
 	}
-	maps.DeleteFunc(b.mirror, func(_ key, m mark) bool { return m.until.Over(now) })
-	b.pruned = len(b.mirror)
+	b.mirror.prune(now)
+	b.pruned = b.mirror.size()
 }
 
 // object names a part of the table.

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -20,12 +21,13 @@ const (
 	// refuses user data of 255.
 	maxComment = 120
 
-	// shortest is the least that a ban lasts: Linux before 6.12 keeps an element
-	// for ever whose time is less than a tick, of at most 10 ms.
-	shortest = 20 * time.Millisecond
+	// shortest is the least that a ban lasts, in milliseconds: Linux before 6.12
+	// keeps an element for ever whose time is less than a tick, of at most 10 ms.
+	shortest = 20
 
-	// longest is what Until.Left can tell. The kernel could keep twice of it.
-	longest = time.Duration(1<<63 - 1)
+	// longest is what Until.Left can tell, in milliseconds. The kernel could keep
+	// twice of it.
+	longest = int64(math.MaxInt64 / time.Millisecond)
 )
 
 // change is an entry that is to be put in force.
@@ -88,9 +90,7 @@ func (c *change) rest(m *nfnl.Builder) {
 
 // timeout is what is left of a ban in milliseconds, as much as the kernel wants at
 // least.
-func timeout(left time.Duration) uint64 {
-	return uint64((max(left, shortest)-1)/time.Millisecond + 1)
-}
+func timeout(left int64) uint64 { return uint64(max(left, shortest)) }
 
 // comment is what of a reason is kept: what nft(8) can write and read again.
 func comment(reason string) string {
@@ -170,7 +170,7 @@ func decodeElement(b []byte, k kind, now time.Time) (l listed, ok bool, err erro
 		case elemExpiration:
 			ms := a.U64()
 			over = ms == 0
-			l.entry.Until = ban.At(now.Add(time.Duration(min(ms, uint64(longest/time.Millisecond))) * time.Millisecond))
+			l.entry.Until = ban.At(now.Add(time.Duration(min(ms, uint64(longest))) * time.Millisecond))
 		case elemUserdata:
 			l.entry.Reason = decodeComment(a.Value)
 		case elemExpr:

@@ -28,7 +28,7 @@ func Open(ctx context.Context, cfg *Config) (_ *Backend, err error) {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	full.Counters = full.Counters && counts(release())
-	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: make(mirror)}
+	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: newMirror(nil)}
 	if b.nl, err = nfnl.Dial(nfnl.Netfilter, &nfnl.Config{NetNS: full.NetNS}); err != nil {
 		return nil, b.explain("", err)
 	}
@@ -224,7 +224,8 @@ func (b *Backend) adopt(ctx context.Context) error {
 		return err
 	}
 	for _, l := range list {
-		b.mirror[keyOf(l.entry.Prefix)] = mark{until: l.entry.Until}
+		t, timed := l.entry.Until.Time()
+		b.mirror.set(l.entry.Prefix, mark{end: end(t.UnixMilli(), timed)})
 	}
 	return nil
 }
@@ -254,25 +255,26 @@ func (b *Backend) missing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := make(map[key]bool, len(list))
+	there := newMirror(nil)
 	for _, l := range list {
-		there[keyOf(l.entry.Prefix)] = true
+		there.set(l.entry.Prefix, mark{})
 	}
-	// A ban may end in the kernel a tick before its end here.
-	soon := time.Now().Add(time.Second)
+	// A ban may end in the kernel a tick before its end here, of which the mirror
+	// has the next second.
+	soon := time.Now().Add(2 * time.Second)
 	var lost []string
 	n := 0
-	for p, m := range b.mirror {
-		if there[p] || m.until.Over(soon) {
+	for p, m := range b.mirror.all() {
+		if _, is := there.get(p); is || m.over(soon) {
 			continue
 		}
 		if n++; n <= 3 {
-			lost = append(lost, p.prefix().String())
+			lost = append(lost, p.String())
 		}
 	}
 	if n == 0 {
 		return nil
 	}
 	return fmt.Errorf("nft: %s: %w: %d of %d bans were lifted by somebody else, such as %s", b.object(""), ban.ErrNotEnforcing,
-		n, len(b.mirror), strings.Join(lost, ", "))
+		n, b.mirror.size(), strings.Join(lost, ", "))
 }

@@ -238,7 +238,7 @@ func (b *Backend) delete(ctx context.Context, changes []change, absent map[netip
 		err := b.nl.Transaction(ctx, t.end(false))
 		if err == nil {
 			for _, c := range changes {
-				delete(b.mirror, keyOf(c.entry.Prefix))
+				b.mirror.remove(c.entry.Prefix)
 			}
 			return nil
 		}
@@ -271,7 +271,7 @@ func (b *Backend) present(ctx context.Context, changes []change, absent map[neti
 			left = append(left, changes[i])
 		case errors.Is(err, fs.ErrNotExist):
 			absent[changes[i].entry.Prefix] = true
-			delete(b.mirror, keyOf(changes[i].entry.Prefix))
+			b.mirror.remove(changes[i].entry.Prefix)
 		default:
 			broken = err
 		}

@@ -53,7 +53,7 @@ func (b *Backend) readOnce(ctx context.Context) (list []listed, err error) {
 	if err != nil {
 		return nil, err
 	}
-	list = make([]listed, 0, len(b.mirror))
+	list = make([]listed, 0, b.mirror.size())
 	for _, s := range sets {
 		k, ok := parseKind(s.name)
 		if !ok {

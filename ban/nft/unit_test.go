@@ -36,8 +36,8 @@ func TestTimeout(t *testing.T) {
 		{time.Second, 1000}, {time.Hour, 3600000},
 	} {
 		// The end is at a whole millisecond, after now.
-		left, _ := ban.At(now.Truncate(time.Millisecond).Add(tt.left)).Left(now)
-		if got := timeout(left); got != tt.want {
+		end, _ := ban.At(now.Truncate(time.Millisecond).Add(tt.left)).Time()
+		if got := timeout(end.UnixMilli() - now.UnixMilli()); got != tt.want {
 			t.Errorf("%v left: %d ms, want %d", tt.left, got, tt.want)
 		}
 	}
@@ -59,8 +59,8 @@ func elementsOf(op uint8, now time.Time, entries ...ban.Entry) []nfnl.Message {
 	var changes []change
 	for i := range entries {
 		c := change{entry: &entries[i], kind: kindOf(entries[i].Prefix)}
-		if left, timed := entries[i].Until.Left(now); timed {
-			c.timeout = timeout(left)
+		if end, timed := entries[i].Until.Time(); timed {
+			c.timeout = timeout(end.UnixMilli() - now.UnixMilli())
 		}
 		changes = append(changes, c)
 	}
