@@ -84,7 +84,9 @@ func (c *change) rest(m *nfnl.Builder) {
 		m.U64(elemTimeout, c.timeout)
 	}
 	if s := comment(c.entry.Reason); s != "" {
-		m.Bytes(elemUserdata, append(append([]byte{udataComment, byte(len(s) + 1)}, s...), 0))
+		var data [2 + maxComment + 1]byte
+		data[0], data[1] = udataComment, byte(len(s)+1)
+		m.Bytes(elemUserdata, data[:2+copy(data[2:], s)+1])
 	}
 }
 

@@ -255,7 +255,7 @@ func (b *Backend) missing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := newMirror(nil)
+	there := mirror{make(map[uint64]mark, len(b.mirror.four)), make(map[key]mark, len(b.mirror.six))}
 	for _, l := range list {
 		there.set(l.entry.Prefix, mark{})
 	}
