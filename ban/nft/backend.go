@@ -194,16 +194,12 @@ func (b *Backend) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
 // again if they change meanwhile.
 func (b *Backend) List(ctx context.Context) iter.Seq2[ban.Entry, error] {
 	return func(yield func(ban.Entry, error) bool) {
-		list, err := b.read(ctx)
+		pages, err := b.read(ctx)
 		if err != nil {
 			yield(ban.Entry{}, err)
 			return
 		}
-		for i := range list {
-			if !yield(list[i].entry, nil) {
-				return
-			}
-		}
+		b.bans(pages)(yield)
 	}
 }
 

@@ -219,13 +219,16 @@ func (b *Backend) amissChain(want chain, have nftables.ListedChain) string {
 
 // adopt takes note of the bans that are there.
 func (b *Backend) adopt(ctx context.Context) error {
-	list, err := b.read(ctx)
+	pages, err := b.read(ctx)
 	if err != nil {
 		return err
 	}
-	for _, l := range list {
-		t, timed := l.entry.Until.Time()
-		b.mirror.set(l.entry.Prefix, mark{end: end(t.UnixMilli(), timed)})
+	for e, err := range b.bans(pages) {
+		if err != nil {
+			return err
+		}
+		t, timed := e.Until.Time()
+		b.mirror.set(e.Prefix, mark{end: end(t.UnixMilli(), timed)})
 	}
 	return nil
 }
@@ -251,13 +254,16 @@ func (b *Backend) Enforcing(ctx context.Context) error {
 
 // missing compares the bans with those in the kernel.
 func (b *Backend) missing(ctx context.Context) error {
-	list, err := b.readLocked(ctx)
+	pages, err := b.readLocked(ctx)
 	if err != nil {
 		return err
 	}
 	there := mirror{make(map[uint64]mark, len(b.mirror.four)), make(map[key]mark, len(b.mirror.six))}
-	for _, l := range list {
-		there.set(l.entry.Prefix, mark{})
+	for e, err := range b.bans(pages) {
+		if err != nil {
+			return err
+		}
+		there.set(e.Prefix, mark{})
 	}
 	// A ban may end in the kernel a tick before its end here, of which the mirror
 	// has the next second.
