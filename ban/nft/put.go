@@ -13,9 +13,10 @@ import (
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
-// most changes go into one transaction. Larger ones take longer in the kernel, as
-// the table that is being filled grows behind its back (rhashtable), and block
-// other programs that change rules meanwhile.
+// most entries of a call are a part: planned together, and one transaction. By
+// entry, transactions of 250 to 4,000 take the same time, and one of 100,000 half as
+// much again, as the table that is being filled grows behind its back (rhashtable);
+// and they block other programs that change rules meanwhile.
 const most = 1_000
 
 // rounds is how often a transaction is sent without the one entry that the

@@ -156,6 +156,19 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// TestRefusedParts: what is refused of each part of a large call is told in the
+// order of the entries.
+func TestRefusedParts(t *testing.T) {
+	inKernels(t, func(t *testing.T, k *kernel, b *Backend) {
+		h := testHosts(2*most + 10)
+		out := []netip.Prefix{h[700], h[most+300], h[2*most]}
+		for _, p := range out {
+			k.refuse[p] = syscall.ERANGE
+		}
+		banAll(t, k, b, h, syscall.ERANGE, out...)
+	})
+}
+
 // TestRefusedAll ends also where nothing is taken.
 func TestRefusedAll(t *testing.T) {
 	inKernels(t, func(t *testing.T, k *kernel, b *Backend) {
