@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
+	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
 // TestElements: bans as linux/netfilter/nf_tables.h wants them, and their keys
@@ -153,5 +154,24 @@ func TestEnd(t *testing.T) {
 		if m := (mark{end: end(ms, true)}); m.end != never || m.over(time.UnixMilli(ms).Add(time.Hour)) {
 			t.Errorf("%d ms is %d", ms, m.end)
 		}
+	}
+}
+
+// TestWhole: a set is read again if a ban was in two of its messages.
+func TestWhole(t *testing.T) {
+	h := testHosts(4)
+	b := &Backend{mirror: newMirror(nil)}
+	message := func(hosts ...netip.Prefix) page {
+		var entries []ban.Entry
+		for _, p := range hosts {
+			entries = append(entries, ban.Entry{Prefix: p, Until: ban.Forever})
+		}
+		return page{kind{false, 32}, time.Now(), elementsOf(newSetElem, time.Now(), entries...)[0].Data}
+	}
+	if err := b.whole([]page{message(h[:2]...), message(h[2:]...)}); err != nil {
+		t.Errorf("four bans: %v", err)
+	}
+	if err := b.whole([]page{message(h[:2]...), message(h[1:]...)}); !errors.Is(err, nfnl.ErrInterrupted) {
+		t.Errorf("one of four bans twice: %v", err)
 	}
 }

@@ -46,6 +46,11 @@ func newMirror(entries []ban.Entry) mirror {
 	return mirror{make(map[uint64]mark, four), make(map[key]mark, len(entries)-four)}
 }
 
+// empty is another one with room for as many.
+func (m *mirror) empty() mirror {
+	return mirror{make(map[uint64]mark, len(m.four)), make(map[key]mark, len(m.six))}
+}
+
 // end is what a mark has of an end in milliseconds since 1970.
 func end(ms int64, timed bool) uint32 {
 	if !timed || ms/1000 >= never-1 {

@@ -258,7 +258,7 @@ func (b *Backend) missing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := mirror{make(map[uint64]mark, len(b.mirror.four)), make(map[key]mark, len(b.mirror.six))}
+	there := b.mirror.empty()
 	for e, err := range b.bans(pages) {
 		if err != nil {
 			return err

@@ -86,6 +86,7 @@ func (b *Backend) readOnce(ctx context.Context) (pages []page, err error) {
 		if !ok {
 			continue
 		}
+		before := len(pages)
 		req := request(getSetElem, 0)
 		req.String(listTable, b.cfg.Table)
 		req.String(listSet, s.name)
@@ -95,8 +96,33 @@ func (b *Backend) readOnce(ctx context.Context) (pages []page, err error) {
 			}
 			pages = append(pages, page{k, time.Now(), bytes.Clone(m.Data)})
 		}
+		if err := b.whole(pages[before:]); err != nil {
+			return nil, err
+		}
 	}
 	return pages, nil
+}
+
+// whole reports nfnl.ErrInterrupted if a ban is in the pages of a set twice: as many
+// others are then in none. The kernel begins each message where it counts as many
+// elements as it has told, and says nothing if the hash table grew since
+// (nft_rhash_walk, in Linux 6.18 too), as it does for a while after many were added.
+func (b *Backend) whole(pages []page) error {
+	if len(pages) < 2 {
+		return nil
+	}
+	seen, n := b.mirror.empty(), 0
+	for e, err := range b.bans(pages) {
+		if err != nil {
+			return err
+		}
+		seen.set(e.Prefix, mark{})
+		n++
+	}
+	if seen.size() < n {
+		return nfnl.ErrInterrupted
+	}
+	return nil
 }
 
 // readSets reads what sets there are. Without the table it is fs.ErrNotExist.
