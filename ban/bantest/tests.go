@@ -56,7 +56,9 @@ func testPrefixes(t *testing.T, r *run) {
 		wide = append(wide, netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:2::/48"))
 	}
 	entries := bans(in(time.Hour), wide...)
+	began := time.Now()
 	err := r.Ban(t.Context(), entries...)
+	r.took = max(r.took, time.Since(began))
 	if r.No.has(NoPrefixes) {
 		failed, only := ban.Failed(err)
 		if len(failed) != len(wide) || !only || !errors.Is(err, errors.ErrUnsupported) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -27,7 +26,7 @@ type Backend struct {
 	mu     sync.Mutex
 	sets   map[kind]bool // that are there, with their rule
 	mirror mirror
-	call   uint32 // number of the call under way
+	draft  *batch // the transaction under way
 	pruned int    // how many bans there were after the last look for those that are over
 }
 
@@ -56,61 +55,98 @@ func (b *Backend) apply(ctx context.Context, entries []ban.Entry, trial bool) er
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	errs := make([]error, len(entries))
-	changes, over := b.plan(entries, errs, trial)
-	if len(over) > 0 && !trial {
-		if _, err := b.lift(ctx, over); err != nil {
-			b.forget(changes)
-			return err
-		}
+	if b.mirror.size() == 0 && !trial {
+		b.mirror = newMirror(entries)
 	}
-	err := b.put(ctx, changes, errs, trial)
-	if err != nil && !trial {
-		b.forget(changes)
+	refused := refusals{of: len(entries)}
+	changes := make([]change, 0, min(len(entries), most))
+	var err error
+	for part := range slices.Chunk(entries, most) {
+		if err = b.applyPart(ctx, part, changes, &refused, trial); err != nil {
+			break
+		}
+		refused.before += len(part)
 	}
 	b.prune(time.Now())
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(refused.errs, err)...)
 }
 
-// plan sorts out the entries: what is to be put in force, what is over already,
-// and in errs what cannot be. What is to be put in force is noted in the mirror,
-// but for a trial.
-func (b *Backend) plan(entries []ban.Entry, errs []error, trial bool) (changes []change, over []netip.Prefix) {
-	now := time.Now()
-	b.call++
-	if len(b.mirror) == 0 {
-		b.mirror = make(mirror, len(entries))
+// refusals are why entries are not in force.
+type refusals struct {
+	of     int     // entries of the call
+	before int     // entries of its parts before this one
+	errs   []error // none, or one of each entry
+}
+
+// note tells of the entry at an index of the part.
+func (r *refusals) note(at int, err error) {
+	if r.errs == nil {
+		r.errs = make([]error, r.of)
 	}
-	notes := b.mirror
+	r.errs[r.before+at] = err
+}
+
+func (b *Backend) applyPart(ctx context.Context, entries []ban.Entry, changes []change, refused *refusals, trial bool) error {
+	changes, over := b.plan(entries, changes, refused, trial)
+	order(changes)
 	if trial {
-		notes = make(mirror)
+		return b.transact(ctx, changes, refused, true)
 	}
-	changes = make([]change, 0, len(entries))
+	var err error
+	if len(over) > 0 {
+		_, err = b.lift(ctx, over)
+	}
+	if err == nil {
+		err = b.transact(ctx, changes, refused, false)
+	}
+	if err != nil {
+		b.forget(changes)
+	}
+	return err
+}
+
+// plan sorts out the entries: what is to be put in force, for which changes has
+// room, what is over already, and what is refused. What is to be put in force is
+// noted in the mirror, but for a trial.
+func (b *Backend) plan(entries []ban.Entry, changes []change, refused *refusals, trial bool) (_ []change, over []netip.Prefix) {
+	now := time.Now()
+	notes := &b.mirror
+	if trial {
+		again := newMirror(entries)
+		notes = &again
+	}
 	ended := false // some have
 	for i := range entries {
 		e := &entries[i]
-		if errs[i] = e.Check(); errs[i] != nil {
+		if err := e.Check(); err != nil {
+			refused.note(i, err)
 			continue
 		}
-		left, timed := e.Until.Left(now)
-		ended = ended || timed && left == 0
-		if timed && left == longest {
-			errs[i] = &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)}
-			continue
+		c := change{entry: e, at: int32(i), kind: kindOf(e.Prefix)}
+		t, timed := e.Until.Time()
+		until := t.UnixMilli()
+		if timed {
+			left := until - now.UnixMilli()
+			if left > longest {
+				refused.note(i, &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)})
+				continue
+			}
+			ended = ended || left <= 0
+			c.timeout = timeout(left)
 		}
-		key := keyOf(e.Prefix)
-		was, known := notes[key]
-		if trial {
-			_, known = b.mirror[key]
-		}
-		if was.call == b.call { // the last of the same prefix counts
-			changes[was.at].at, changes[was.at].entry = i, e
+		was, known := notes.get(e.Prefix)
+		if at := int(was.at); known && at < len(changes) && changes[at].entry.Prefix == e.Prefix { // the last of the same counts
+			c.known = changes[at].known
+			changes[at] = c
 		} else {
-			was = mark{call: b.call, at: int32(len(changes))}
-			changes = append(changes, change{at: i, entry: e, known: known})
+			was.at = int32(len(changes))
+			if c.known = known; trial {
+				_, c.known = b.mirror.get(e.Prefix)
+			}
+			changes = append(changes, c)
 		}
-		was.until = e.Until
-		notes[key] = was
+		was.end = end(until, timed)
+		notes.set(e.Prefix, was)
 	}
 	if !ended {
 		return changes, nil
@@ -158,16 +194,12 @@ func (b *Backend) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
 // again if they change meanwhile.
 func (b *Backend) List(ctx context.Context) iter.Seq2[ban.Entry, error] {
 	return func(yield func(ban.Entry, error) bool) {
-		list, err := b.read(ctx)
+		pages, err := b.read(ctx)
 		if err != nil {
 			yield(ban.Entry{}, err)
 			return
 		}
-		for i := range list {
-			if !yield(list[i].entry, nil) {
-				return
-			}
-		}
+		b.bans(pages)(yield)
 	}
 }
 
@@ -175,12 +207,11 @@ func (b *Backend) List(ctx context.Context) iter.Seq2[ban.Entry, error] {
 // changed. Without counters, or with another prefix length banned around it, the
 // error is errors.ErrUnsupported or fs.ErrNotExist.
 func (b *Backend) Dropped(ctx context.Context, prefix netip.Prefix) (packets, bytes uint64, err error) {
-	e := ban.Entry{Prefix: prefix, Until: ban.Forever}
-	if e.Check() != nil {
+	if (ban.Entry{Prefix: prefix, Until: ban.Forever}).Check() != nil {
 		return 0, 0, &ban.EntryError{Prefix: prefix, Err: fs.ErrNotExist}
 	}
 	var list []listed
-	err = b.nl.Do(ctx, b.get(&e), func(m nfnl.Message) error {
+	err = b.nl.Do(ctx, b.get(lifted(prefix)), func(m nfnl.Message) error {
 		list, err = decodeElements(m.Data, kindOf(prefix), time.Now(), list)
 		return err
 	})
@@ -206,7 +237,7 @@ func (b *Backend) Purge(ctx context.Context) error {
 	if err := b.rules.Delete(ctx, nftables.INet, b.cfg.Table); err != nil {
 		return err
 	}
-	clear(b.mirror)
+	b.mirror = newMirror(nil)
 	return nil
 }
 
@@ -214,18 +245,18 @@ func (b *Backend) Purge(ctx context.Context) error {
 // been.
 func (b *Backend) forget(changes []change) {
 	for _, c := range changes {
-		delete(b.mirror, keyOf(c.entry.Prefix))
+		b.mirror.remove(c.entry.Prefix)
 	}
 }
 
 // prune forgets what is over, each time that there is twice as much.
 func (b *Backend) prune(now time.Time) {
 	const few = 1024
-	if len(b.mirror) < 2*b.pruned+few {
+	if b.mirror.size() < 2*b.pruned+few {
 		return
 	}
-	maps.DeleteFunc(b.mirror, func(_ key, m mark) bool { return m.until.Over(now) })
-	b.pruned = len(b.mirror)
+	b.mirror.prune(now)
+	b.pruned = b.mirror.size()
 }
 
 // object names a part of the table.

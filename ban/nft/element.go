@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"math"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode"
@@ -11,83 +13,86 @@ import (
 )
 
 const (
-	// maxElements bytes of elements go into one message: they are one attribute,
-	// whose length has 16 bits.
+	// maxElements bytes of elements, and the one that reaches them, go into one
+	// message: they are one attribute, whose length has 16 bits.
 	maxElements = 60 << 10
 
 	// maxComment is what of a reason is kept. nft(8) shows 128 bytes; Linux 6.18
 	// refuses user data of 255.
 	maxComment = 120
 
-	// shortest is the least that a ban lasts: Linux before 6.12 keeps an element
-	// for ever whose time is less than a tick, of at most 10 ms.
-	shortest = 20 * time.Millisecond
+	// shortest is the least that a ban lasts, in milliseconds: Linux before 6.12
+	// keeps an element for ever whose time is less than a tick, of at most 10 ms.
+	shortest = 20
 
-	// longest is what Until.Left can tell. The kernel could keep twice of it.
-	longest = time.Duration(1<<63 - 1)
+	// longest is what Until.Left can tell, in milliseconds. The kernel could keep
+	// twice of it.
+	longest = int64(math.MaxInt64 / time.Millisecond)
 )
 
 // change is an entry that is to be put in force.
 type change struct {
-	at    int // in the call
-	entry *ban.Entry
-	known bool // it may be in force already
+	entry   *ban.Entry
+	timeout uint64 // ms; 0 is none
+	at      int32  // in its part of the call
+	kind    kind
+	known   bool // it may be in force already
 }
 
-func (c *change) kind() kind { return kindOf(c.entry.Prefix) }
+// lifted is the change that takes a ban back.
+func lifted(p netip.Prefix) change { return change{entry: &ban.Entry{Prefix: p}, kind: kindOf(p)} }
 
 // elements adds messages with the elements of changes, which are of one set,
-// beginning at the change with the index first.
-func (b *batch) elements(op uint8, how uint16, changes []change, first int, now time.Time) {
+// beginning at the change with the index first: with what is to be known of them,
+// or the keys alone.
+func (b *batch) elements(op uint8, how uint16, changes []change, first int, whole bool) {
 	for done := 0; done < len(changes); {
-		m := request(op, how)
-		k, start, size := changes[done].kind(), done, 0
+		m := b.next(op, how)
+		k, start := changes[done].kind, done
 		m.String(listTable, b.table)
 		m.String(listSet, k.String())
-		m.Nested(listElements, func() {
-			for ; done < len(changes) && size < maxElements; done++ {
-				size += element(m, changes[done].entry, now)
-			}
-		})
+		list := m.Begin(listElements)
+		for ; done < len(changes) && m.Len()-list < maxElements; done++ {
+			changes[done].element(m, whole)
+		}
+		m.End(list)
 		b.add(m, about{set: k, op: op, first: first + start, last: first + done})
 	}
 }
 
-// element writes one, and tells how many bytes it takes at most. Without an
-// instant it is the key alone.
-func element(m *nfnl.Builder, e *ban.Entry, now time.Time) (size int) {
-	m.Nested(listElem, func() {
-		size = 32
-		m.Nested(elemKey, func() {
-			if a := e.Prefix.Addr(); a.Is4() {
-				b := a.As4()
-				m.Bytes(dataValue, b[:])
-			} else {
-				b := a.As16()
-				m.Bytes(dataValue, b[:])
-			}
-		})
-		if now.IsZero() {
-			return
-		}
-		if ms, timed := timeout(e.Until, now); timed {
-			m.U64(elemTimeout, ms)
-			size += 12
-		}
-		if c := comment(e.Reason); c != "" {
-			m.Bytes(elemUserdata, append(append([]byte{udataComment, byte(len(c) + 1)}, c...), 0))
-			size += 4 + 6 + len(c)
-		}
-	})
-	return size
+// element writes one.
+func (c *change) element(m *nfnl.Builder, whole bool) {
+	elem := m.Begin(listElem)
+	key := m.Begin(elemKey)
+	if a := c.entry.Prefix.Addr(); a.Is4() {
+		b := a.As4()
+		m.Bytes(dataValue, b[:])
+	} else {
+		b := a.As16()
+		m.Bytes(dataValue, b[:])
+	}
+	m.End(key)
+	if whole {
+		c.rest(m)
+	}
+	m.End(elem)
 }
 
-// timeout is what is left of a ban in milliseconds; false for one without end.
-func timeout(u ban.Until, now time.Time) (ms uint64, timed bool) {
-	left, timed := u.Left(now)
-	left = max(left, shortest)
-	return uint64((left-1)/time.Millisecond + 1), timed
+// rest writes what an element has besides its key.
+func (c *change) rest(m *nfnl.Builder) {
+	if c.timeout > 0 {
+		m.U64(elemTimeout, c.timeout)
+	}
+	if s := comment(c.entry.Reason); s != "" {
+		var data [2 + maxComment + 1]byte
+		data[0], data[1] = udataComment, byte(len(s)+1)
+		m.Bytes(elemUserdata, data[:2+copy(data[2:], s)+1])
+	}
 }
+
+// timeout is what is left of a ban in milliseconds, as much as the kernel wants at
+// least.
+func timeout(left int64) uint64 { return uint64(max(left, shortest)) }
 
 // comment is what of a reason is kept: what nft(8) can write and read again.
 func comment(reason string) string {
@@ -167,7 +172,7 @@ func decodeElement(b []byte, k kind, now time.Time) (l listed, ok bool, err erro
 		case elemExpiration:
 			ms := a.U64()
 			over = ms == 0
-			l.entry.Until = ban.At(now.Add(time.Duration(min(ms, uint64(longest/time.Millisecond))) * time.Millisecond))
+			l.entry.Until = ban.At(now.Add(time.Duration(min(ms, uint64(longest))) * time.Millisecond))
 		case elemUserdata:
 			l.entry.Reason = decodeComment(a.Value)
 		case elemExpr:

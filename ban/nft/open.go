@@ -28,7 +28,7 @@ func Open(ctx context.Context, cfg *Config) (_ *Backend, err error) {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	full.Counters = full.Counters && counts(release())
-	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: make(mirror)}
+	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: newMirror(nil)}
 	if b.nl, err = nfnl.Dial(nfnl.Netfilter, &nfnl.Config{NetNS: full.NetNS}); err != nil {
 		return nil, b.explain("", err)
 	}
@@ -219,12 +219,16 @@ func (b *Backend) amissChain(want chain, have nftables.ListedChain) string {
 
 // adopt takes note of the bans that are there.
 func (b *Backend) adopt(ctx context.Context) error {
-	list, err := b.read(ctx)
+	pages, err := b.read(ctx)
 	if err != nil {
 		return err
 	}
-	for _, l := range list {
-		b.mirror[keyOf(l.entry.Prefix)] = mark{until: l.entry.Until}
+	for e, err := range b.bans(pages) {
+		if err != nil {
+			return err
+		}
+		t, timed := e.Until.Time()
+		b.mirror.set(e.Prefix, mark{end: end(t.UnixMilli(), timed)})
 	}
 	return nil
 }
@@ -250,29 +254,33 @@ func (b *Backend) Enforcing(ctx context.Context) error {
 
 // missing compares the bans with those in the kernel.
 func (b *Backend) missing(ctx context.Context) error {
-	list, err := b.readLocked(ctx)
+	pages, err := b.readLocked(ctx)
 	if err != nil {
 		return err
 	}
-	there := make(map[key]bool, len(list))
-	for _, l := range list {
-		there[keyOf(l.entry.Prefix)] = true
+	there := b.mirror.empty()
+	for e, err := range b.bans(pages) {
+		if err != nil {
+			return err
+		}
+		there.set(e.Prefix, mark{})
 	}
-	// A ban may end in the kernel a tick before its end here.
-	soon := time.Now().Add(time.Second)
+	// A ban may end in the kernel a tick before its end here, of which the mirror
+	// has the next second.
+	soon := time.Now().Add(2 * time.Second)
 	var lost []string
 	n := 0
-	for p, m := range b.mirror {
-		if there[p] || m.until.Over(soon) {
+	for p, m := range b.mirror.all() {
+		if _, is := there.get(p); is || m.over(soon) {
 			continue
 		}
 		if n++; n <= 3 {
-			lost = append(lost, p.prefix().String())
+			lost = append(lost, p.String())
 		}
 	}
 	if n == 0 {
 		return nil
 	}
 	return fmt.Errorf("nft: %s: %w: %d of %d bans were lifted by somebody else, such as %s", b.object(""), ban.ErrNotEnforcing,
-		n, len(b.mirror), strings.Join(lost, ", "))
+		n, b.mirror.size(), strings.Join(lost, ", "))
 }

@@ -1,10 +1,12 @@
 package nft
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
@@ -22,9 +24,35 @@ type listedSet struct {
 	timeout uint64 // ms
 }
 
-// read reads the bans in force. While it does, no call on this Backend changes
-// them.
-func (b *Backend) read(ctx context.Context) ([]listed, error) {
+// page is a message of elements as it was read, which takes less than half the
+// memory of the bans in it.
+type page struct {
+	kind kind
+	read time.Time
+	data []byte
+}
+
+// bans yields those in force when the pages were read.
+func (b *Backend) bans(pages []page) iter.Seq2[ban.Entry, error] {
+	return func(yield func(ban.Entry, error) bool) {
+		var list []listed
+		for _, p := range pages {
+			var err error
+			if list, err = decodeElements(p.data, p.kind, p.read, list[:0]); err != nil {
+				yield(ban.Entry{}, b.explain("", err))
+				return
+			}
+			for i := range list {
+				if !yield(list[i].entry, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// read reads the sets. While it does, no call on this Backend changes them.
+func (b *Backend) read(ctx context.Context) ([]page, error) {
 	if ctx.Err() != nil {
 		return nil, nfnl.Ended(ctx)
 	}
@@ -33,9 +61,9 @@ func (b *Backend) read(ctx context.Context) ([]listed, error) {
 	return b.readLocked(ctx)
 }
 
-func (b *Backend) readLocked(ctx context.Context) (list []listed, err error) {
+func (b *Backend) readLocked(ctx context.Context) (pages []page, err error) {
 	for range attempts {
-		if list, err = b.readOnce(ctx); !errors.Is(err, nfnl.ErrInterrupted) {
+		if pages, err = b.readOnce(ctx); !errors.Is(err, nfnl.ErrInterrupted) {
 			break
 		}
 	}
@@ -45,33 +73,56 @@ func (b *Backend) readLocked(ctx context.Context) (list []listed, err error) {
 	if err != nil {
 		return nil, b.explain("", err)
 	}
-	return list, nil
+	return pages, nil
 }
 
-func (b *Backend) readOnce(ctx context.Context) (list []listed, err error) {
+func (b *Backend) readOnce(ctx context.Context) (pages []page, err error) {
 	sets, err := b.readSets(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list = make([]listed, 0, len(b.mirror))
 	for _, s := range sets {
 		k, ok := parseKind(s.name)
 		if !ok {
 			continue
 		}
+		before := len(pages)
 		req := request(getSetElem, 0)
 		req.String(listTable, b.cfg.Table)
 		req.String(listSet, s.name)
 		for m, err := range b.nl.Dump(ctx, req.Message()) {
-			if err == nil {
-				list, err = decodeElements(m.Data, k, time.Now(), list)
-			}
 			if err != nil {
 				return nil, err
 			}
+			pages = append(pages, page{k, time.Now(), bytes.Clone(m.Data)})
+		}
+		if err := b.whole(pages[before:]); err != nil {
+			return nil, err
 		}
 	}
-	return list, nil
+	return pages, nil
+}
+
+// whole reports nfnl.ErrInterrupted if a ban is in the pages of a set twice: as many
+// others are then in none. The kernel begins each message where it counts as many
+// elements as it has told, and says nothing if the hash table grew since
+// (nft_rhash_walk, in Linux 6.18 too), as it does for a while after many were added.
+func (b *Backend) whole(pages []page) error {
+	if len(pages) < 2 {
+		return nil
+	}
+	seen, n := b.mirror.empty(), 0
+	for e, err := range b.bans(pages) {
+		if err != nil {
+			return err
+		}
+		seen.set(e.Prefix, mark{})
+		n++
+	}
+	if seen.size() < n {
+		return nfnl.ErrInterrupted
+	}
+	return nil
 }
 
 // readSets reads what sets there are. Without the table it is fs.ErrNotExist.

@@ -108,7 +108,7 @@ func inKernels(t *testing.T, test func(*testing.T, *kernel, *Backend)) {
 			k := &kernel{offsets: offsets, bans: map[netip.Prefix]ban.Until{}, refuse: map[netip.Prefix]syscall.Errno{}}
 			conn, _ := nfnltest.Dial(k.handle)
 			defer conn.Close() //nolint:errcheck // nothing under way
-			test(t, k, &Backend{cfg: Config{Table: "t"}, nl: conn, sets: map[kind]bool{{false, 32}: true}, mirror: make(mirror)})
+			test(t, k, &Backend{cfg: Config{Table: "t"}, nl: conn, sets: map[kind]bool{{false, 32}: true}, mirror: newMirror(nil)})
 		})
 	}
 }
@@ -133,7 +133,7 @@ func banAll(t *testing.T, k *kernel, b *Backend, hosts []netip.Prefix, why error
 	}
 	for _, p := range hosts {
 		_, is := k.bans[p]
-		_, noted := b.mirror[keyOf(p)]
+		_, noted := b.mirror.get(p)
 		if want := !slices.Contains(out, p); is != want || noted != want {
 			t.Errorf("%v: in force %v, noted %v", p, is, noted)
 		}
@@ -153,6 +153,19 @@ func TestRefused(t *testing.T) {
 		if len(failed) != 1 || failed[0].Prefix != h[3] {
 			t.Errorf("refused are %v", failed)
 		}
+	})
+}
+
+// TestRefusedParts: what is refused of each part of a large call is told in the
+// order of the entries.
+func TestRefusedParts(t *testing.T) {
+	inKernels(t, func(t *testing.T, k *kernel, b *Backend) {
+		h := testHosts(2*most + 10)
+		out := []netip.Prefix{h[700], h[most+300], h[2*most]}
+		for _, p := range out {
+			k.refuse[p] = syscall.ERANGE
+		}
+		banAll(t, k, b, h, syscall.ERANGE, out...)
 	})
 }
 
@@ -214,7 +227,7 @@ func TestBroken(t *testing.T) {
 		h := testHosts(10)
 		k.refuse[h[5]] = syscall.ENOMEM
 		err := b.Ban(t.Context(), ban.Entry{Prefix: h[4], Until: ban.Forever}, ban.Entry{Prefix: h[5], Until: ban.Forever})
-		if _, only := ban.Failed(err); only || !errors.Is(err, syscall.ENOMEM) || len(k.bans) != 0 || len(b.mirror) != 0 {
+		if _, only := ban.Failed(err); only || !errors.Is(err, syscall.ENOMEM) || len(k.bans) != 0 || b.mirror.size() != 0 {
 			t.Errorf("Ban: %v, in force %v, noted %v", err, k.bans, b.mirror)
 		}
 		k.refuse[h[5]] = syscall.EPERM
@@ -239,7 +252,7 @@ func TestAbsent(t *testing.T) {
 		if want := []netip.Prefix{h[2], h[8], h[9], h[0], {}}; !only || !slices.Equal(got, want) {
 			t.Errorf("absent are %v, want %v", got, want)
 		}
-		if len(k.bans) != 0 || len(b.mirror) != 0 {
+		if len(k.bans) != 0 || b.mirror.size() != 0 {
 			t.Errorf("in force are %v, noted %v", k.bans, b.mirror)
 		}
 	})

@@ -110,6 +110,9 @@ type batch struct {
 	msgs  []nfnl.Message
 	about []about
 	ids   uint32 // of the sets made in it
+
+	memory []*nfnl.Builder // of messages with elements
+	used   int             // of them
 }
 
 // about is what a message is about: an object, or the changes from first to
@@ -122,7 +125,26 @@ type about struct {
 }
 
 func newBatch(table string) *batch {
-	return &batch{table: table, msgs: []nfnl.Message{frame(batchBegin)}, about: make([]about, 1)}
+	b := &batch{table: table}
+	b.reset()
+	return b
+}
+
+// reset begins another transaction in the memory of the last.
+func (b *batch) reset() {
+	b.msgs, b.about = append(b.msgs[:0], frame(batchBegin)), append(b.about[:0], about{})
+	b.ids, b.used = 0, 0
+}
+
+// next begins a message with elements.
+func (b *batch) next(op uint8, how uint16) *nfnl.Builder {
+	if b.used == len(b.memory) {
+		b.memory = append(b.memory, new(nfnl.Builder))
+	}
+	m := b.memory[b.used]
+	b.used++
+	m.Netfilter(subsystem, op, how, inet)
+	return m
 }
 
 func (b *batch) add(m *nfnl.Builder, what about) {

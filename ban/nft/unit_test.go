@@ -36,13 +36,10 @@ func TestTimeout(t *testing.T) {
 		{time.Second, 1000}, {time.Hour, 3600000},
 	} {
 		// The end is at a whole millisecond, after now.
-		end := ban.At(now.Truncate(time.Millisecond).Add(tt.left))
-		if got, timed := timeout(end, now); got != tt.want || !timed {
-			t.Errorf("%v left: %d ms, %v; want %d", tt.left, got, timed, tt.want)
+		end, _ := ban.At(now.Truncate(time.Millisecond).Add(tt.left)).Time()
+		if got := timeout(end.UnixMilli() - now.UnixMilli()); got != tt.want {
+			t.Errorf("%v left: %d ms, want %d", tt.left, got, tt.want)
 		}
-	}
-	if _, timed := timeout(ban.Forever, now); timed {
-		t.Error("a ban for ever has a timeout")
 	}
 }
 
@@ -61,9 +58,13 @@ func elementsOf(op uint8, now time.Time, entries ...ban.Entry) []nfnl.Message {
 	b := newBatch("t")
 	var changes []change
 	for i := range entries {
-		changes = append(changes, change{entry: &entries[i]})
+		c := change{entry: &entries[i], kind: kindOf(entries[i].Prefix)}
+		if end, timed := entries[i].Until.Time(); timed {
+			c.timeout = timeout(end.UnixMilli() - now.UnixMilli())
+		}
+		changes = append(changes, c)
 	}
-	b.elements(op, 0, changes, 0, now)
+	b.elements(op, 0, changes, 0, !now.IsZero())
 	return b.msgs[1:]
 }
 
@@ -186,12 +187,15 @@ func TestOrder(t *testing.T) {
 		{at: 0, entry: entry("2001:db8::/64")}, {at: 1, entry: entry("192.0.2.1/32")}, {at: 2, entry: entry("192.0.2.0/24")},
 		{at: 3, entry: entry("192.0.2.2/32"), known: true}, {at: 4, entry: entry("192.0.2.3/32")}, {at: 5, entry: entry("2001:db8::1/128")},
 	}
+	for i := range changes {
+		changes[i].kind = kindOf(changes[i].entry.Prefix)
+	}
 	order(changes)
-	var got []int
+	var got []int32
 	for _, c := range changes {
 		got = append(got, c.at)
 	}
-	if want := []int{3, 1, 4, 2, 5, 0}; !slices.Equal(got, want) {
+	if want := []int32{3, 1, 4, 2, 5, 0}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
 	}
 }

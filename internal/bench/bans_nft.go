@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,9 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/ban/nft"
 	"github.com/connsleuth/connsleuth/internal/lab"
+	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
 
 const (
@@ -20,6 +24,7 @@ const (
 	banOne   = "ban one, nftables: connsleuth Ban"
 	renewAll = "renew, nftables: connsleuth Ban"
 	listAll  = "list, nftables: connsleuth List"
+	listSet  = "list, nftables: bare read(2), thrown away"
 
 	// ones are made one by one where there are many.
 	ones = 100
@@ -34,6 +39,7 @@ var banWorks = []work{
 
 var bannedWorks = []work{
 	{listAll, listAll, true, listNFT},
+	{listSet, listAll, false, discardBans},
 	{"list, nftables: nft list set", listAll, false, listTool},
 	{"list, nftables: google/nftables GetSetElements", listAll, true, listGoogle},
 	{renewAll, renewAll, true, banNFT},
@@ -106,6 +112,9 @@ func (b *blocklist) fill(ctx context.Context) error {
 			if err := errors.Join(bk.Purge(ctx), bk.Close()); err != nil {
 				return err
 			}
+			// The kernel goes on to free them (nf_tables_trans_destroy_work), and
+			// would beside whoever needs less time to get ready.
+			time.Sleep(time.Duration(b.after) * 2 * time.Microsecond)
 			continue
 		}
 		b.dirty = true
@@ -170,6 +179,18 @@ func listNFT() (outcome, error) {
 }
 
 func listTool() (outcome, error) { return nftTool("list", "set", "inet", "connsleuth", "ipv4_32") }
+
+// discardBans asks for the bans of IPv4 hosts and throws the answer away.
+func discardBans() (outcome, error) {
+	b := nfnl.NewNetfilter(unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_GETSETELEM, nfnl.DumpAll, unix.NFPROTO_INET)
+	b.String(unix.NFTA_SET_ELEM_LIST_TABLE, "connsleuth")
+	b.String(unix.NFTA_SET_ELEM_LIST_SET, "ipv4_32")
+	m := b.Message()
+	header := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(m.Data)))
+	header = binary.NativeEndian.AppendUint16(header, m.Type)
+	header = binary.NativeEndian.AppendUint16(header, m.Flags)
+	return outcome{}, discardAnswer(unix.NETLINK_NETFILTER, append(append(header, make([]byte, 8)...), m.Data...))
+}
 
 // banTool writes the file for nft(8), and takes the time of nft(8) alone.
 func banTool() (outcome, error) {

@@ -135,3 +135,21 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+// TestBegin: what is between Begin and End is nested, however it was begun.
+func TestBegin(t *testing.T) {
+	a, b := nfnl.NewBuilder(1, 0), nfnl.NewBuilder(1, 0)
+	a.Nested(1, func() {
+		a.Nested(2, func() { a.U32(3, 4) })
+		a.U16(5, 6)
+	})
+	one := b.Begin(1)
+	two := b.Begin(2)
+	b.U32(3, 4)
+	b.End(two)
+	b.U16(5, 6)
+	b.End(one)
+	if want, got := a.Message().Data, b.Message().Data; !bytes.Equal(got, want) || b.Len() != len(want) {
+		t.Errorf("% x in %d bytes, want % x", got, b.Len(), want)
+	}
+}

@@ -120,11 +120,30 @@ func (b *Builder) HostU32(typ uint16, v uint32) {
 
 // Nested appends an attribute that holds what fn writes (NLA_F_NESTED set).
 func (b *Builder) Nested(typ uint16, fn func()) {
+	at := b.Begin(typ)
+	fn()
+	b.End(at)
+}
+
+// Begin is Nested for encoders of many small attributes: what is appended until
+// End is in the attribute. It returns what End wants.
+func (b *Builder) Begin(typ uint16) int {
 	at := len(b.b)
 	b.header(typ|attrNested, 0)
-	fn()
-	b.setLen(typ, at)
+	return at
 }
+
+// End ends the attribute begun last.
+func (b *Builder) End(at int) {
+	n := len(b.b) - at
+	if n > math.MaxUint16 {
+		b.tooLong(binary.NativeEndian.Uint16(b.b[at+2:]), n)
+	}
+	binary.NativeEndian.PutUint16(b.b[at:], uint16(n))
+}
+
+// Len is the length of the payload so far.
+func (b *Builder) Len() int { return len(b.b) }
 
 // Message finishes the request.
 func (b *Builder) Message() Message {
@@ -138,14 +157,6 @@ func (b *Builder) header(typ uint16, n int) {
 	}
 	b.b = binary.NativeEndian.AppendUint16(b.b, uint16(n))
 	b.b = binary.NativeEndian.AppendUint16(b.b, typ)
-}
-
-func (b *Builder) setLen(typ uint16, at int) {
-	n := len(b.b) - at
-	if n > math.MaxUint16 {
-		b.tooLong(typ, n)
-	}
-	binary.NativeEndian.PutUint16(b.b[at:], uint16(n))
 }
 
 func (b *Builder) tooLong(typ uint16, n int) {
