@@ -35,7 +35,7 @@ func TestLabCommands(t *testing.T) {
 		found = append(found, meanings[i].finding("", "", 0, 0))
 	}
 	for _, c := range counters {
-		found = append(found, Finding{Fix: []string{c.fix}})
+		found = append(found, Finding{Fix: c.fix(conntrack.Usage{Max: 10, Buckets: 10})})
 	}
 	source := prefixes("192.0.2.7/32", "2001:db8:7::/64")
 	found = append(found, exhausted(t, source), leftOpen(sockdiag.FinWait2), leftOpen(sockdiag.LastAck), leftOpen(sockdiag.Closing))

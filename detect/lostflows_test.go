@@ -106,7 +106,7 @@ func TestLostFlowsText(t *testing.T) {
 		h.Sockets[0].State = state
 		f := find(t, LostFlows{}, h)[0]
 		if !slices.Equal(f.Evidence.Settings, []Setting{setting}) || !mentions(f.Cause, state.String(), setting.String()) ||
-			!slices.ContainsFunc(f.Fix, func(s string) bool { return mentions(s, "`"+setting.Name+"`") }) {
+			!slices.ContainsFunc(f.Fix, func(s string) bool { return mentions(s, "`sysctl -w "+setting.Name+"=") }) {
 			t.Errorf("%v: settings %v, %s, fix %q", state, f.Evidence.Settings, f.Cause, f.Fix)
 		}
 		if !f.Since.IsZero() || !f.Until.IsZero() {

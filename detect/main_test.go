@@ -6,4 +6,4 @@ import (
 	"github.com/connsleuth/connsleuth/internal/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) { lab.Main(fullRun{m}) }
