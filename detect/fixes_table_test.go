@@ -4,7 +4,7 @@ package detect
 // braces, or a verb, is what is put in.
 var proofs = map[string]proof{
 	"see who should accept: `ss -tlnp 'sport = :%d'`, and in its stack, or /proc/PID/task/*/wchan, what it does instead":      {test: "TestLabScenes"},
-	"now, for one process: `prlimit --nofile=%d:%d --pid %d`":                                                                 {test: "TestLabLimits"},
+	"now, for one process: `prlimit --nofile=%s:%s --pid %d`":                                                                 {test: "TestLabLimits"},
 	"in the file: `{rename(s.Name, today)}`":                                                                                  {test: "TestLabOldNames"},
 	"{set(today, s.Value)}, and in the file: `{rename(s.Name, today)}`":                                                       {test: "TestLabOldNames"},
 	"take it out: `{withoutLine(s.Name)}`":                                                                                    {test: "TestLabOldNames"},
@@ -37,7 +37,7 @@ var proofs = map[string]proof{
 	"close the socket some time after shutdown(2): a read timeout in the application; see them: `ss -tnpe state fin-wait-2 '{k.service.filter()}'`": {test: "TestLabFinWait2"},
 	"end them now: `ss -K state %s '%s'`":                                                                                                                              {test: "TestLabFinWait1Command"},
 	"end them now: `ss -K state fin-wait-2 '{k.service.filter()}'`":                                                                                                    {test: "TestLabFinWait2"},
-	"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application":                                                                  {test: "TestLabFinWait1Command"},
+	"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application":                                                                  {test: "TestLabFinWait1Owned"},
 	"see where a filter is on the way, if all destinations should answer: `traceroute -T -p %d %v`":                                                                    {test: "TestLabForwardedScan"},
 	"see where the packets end: `traceroute -T -p %d %v`":                                                                                                              {test: "TestLabForwardedScan"},
 	"see which process it is: `ss -tnp state syn-sent dport = :%d`":                                                                                                    {test: "TestLabScenes"},
