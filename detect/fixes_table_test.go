@@ -38,8 +38,8 @@ var proofs = map[string]proof{
 	"end them now: `ss -K state %s '%s'`":                                                                                                                              {test: "TestLabFinWait1Command"},
 	"end them now: `ss -K state fin-wait-2 '{k.service.filter()}'`":                                                                                                    {test: "TestLabFinWait2"},
 	"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application":                                                                  {test: "TestLabFinWait1Owned"},
-	"see where a filter is on the way, if all destinations should answer: `traceroute -T -p %d %v`":                                                                    {test: "TestLabForwardedScan"},
-	"see where the packets end: `traceroute -T -p %d %v`":                                                                                                              {test: "TestLabForwardedScan"},
+	"see where a filter is on the way, if all destinations should answer: `traceroute -n -T -p %d %v`":                                                                 {test: "TestLabForwardedScan"},
+	"see where the packets end: `traceroute -n -T -p %d %v`":                                                                                                           {test: "TestLabForwardedScan"},
 	"see which process it is: `ss -tnp state syn-sent dport = :%d`":                                                                                                    {test: "TestLabScenes"},
 	"see which process it is, on %v: `ss -tnp state syn-sent dport = :%d`":                                                                                             {test: "TestLabForwardedScan"},
 	"stop it meanwhile: `nft add rule inet filter forward %s saddr %v tcp dport %d ct state new reject`":                                                               {test: "TestLabForwardedScan"},
@@ -61,7 +61,6 @@ var settingProofs = map[string]proof{
 	somaxconn:                     {test: "TestLabAcceptBurst"},
 	"net.netfilter.nf_conntrack_tcp_timeout_established": {test: "TestAuditOfHost"},
 	"net.netfilter.nf_conntrack_tcp_timeout_close_wait":  {test: "TestAuditOfHost"},
-	"net.netfilter.nf_conntrack_tcp_timeout_fin_wait":    {test: "TestLabLonger"},
 	"net.netfilter.nf_conntrack_tcp_timeout_last_ack":    {test: "TestLabLonger"},
 	"net.netfilter.nf_conntrack_generic_timeout":         {test: "TestAuditOfHost"},
 	"net.netfilter.nf_conntrack_tcp_loose":               {test: "TestAuditOfHost"},
@@ -84,7 +83,7 @@ func fixSettings() map[string][]string {
 			judged = append(judged, r.name)
 		}
 	}
-	for _, state := range []string{"established", "close_wait", "fin_wait", "last_ack"} {
+	for _, state := range []string{"established", "close_wait", "last_ack"} {
 		tcp = append(tcp, "net.netfilter.nf_conntrack_tcp_timeout_"+state)
 	}
 	return map[string][]string{

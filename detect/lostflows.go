@@ -165,11 +165,9 @@ func (f *Finding) doubt(missing string) {
 // this host's own packets make it.
 func trackerState(s sockdiag.State) conntrack.TCPState {
 	switch s {
-	case sockdiag.CloseWait:
+	case sockdiag.CloseWait, sockdiag.FinWait2: // either end's FIN is acknowledged
 		return conntrack.TCPCloseWait
-	case sockdiag.FinWait1, sockdiag.FinWait2:
-		return conntrack.TCPFinWait
-	case sockdiag.LastAck:
+	case sockdiag.FinWait1, sockdiag.LastAck: // a FIN sent again counts as that of the other end
 		return conntrack.TCPLastAck
 	}
 	return conntrack.TCPEstablished
@@ -185,13 +183,13 @@ func idleTime(s *sockdiag.Socket) (time.Duration, bool) {
 }
 
 func (h *Host) lostFix(s sockdiag.State) []string {
-	switch state := trackerState(s); state {
-	case conntrack.TCPCloseWait:
+	switch state := trackerState(s); s {
+	case sockdiag.CloseWait:
 		return []string{
 			"close the socket when the peer has closed (end of file)",
 			"keep the entry longer than the longest request: " + h.longer(state),
 		}
-	case conntrack.TCPEstablished:
+	case sockdiag.Established:
 		return []string{
 			"keep the entry longer than the connection is ever idle: " + h.longer(state),
 			"send keep-alives more often than it ends, by SO_KEEPALIVE of the application, and on new connections " + h.sooner(state),

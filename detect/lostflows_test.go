@@ -98,8 +98,8 @@ func TestLostFlowsText(t *testing.T) {
 	for state, setting := range map[sockdiag.State]Setting{
 		sockdiag.Established: {"net.netfilter.nf_conntrack_tcp_timeout_established", "432000"},
 		sockdiag.CloseWait:   {"net.netfilter.nf_conntrack_tcp_timeout_close_wait", "60"},
-		sockdiag.FinWait1:    {"net.netfilter.nf_conntrack_tcp_timeout_fin_wait", "120"},
-		sockdiag.FinWait2:    {"net.netfilter.nf_conntrack_tcp_timeout_fin_wait", "120"},
+		sockdiag.FinWait1:    {"net.netfilter.nf_conntrack_tcp_timeout_last_ack", "30"},
+		sockdiag.FinWait2:    {"net.netfilter.nf_conntrack_tcp_timeout_close_wait", "60"},
 		sockdiag.LastAck:     {"net.netfilter.nf_conntrack_tcp_timeout_last_ack", "30"},
 	} {
 		h := rows(t, same, []string{unrelated}, []string{query})

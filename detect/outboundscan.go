@@ -191,7 +191,7 @@ func (a *attempts) scan(k attempt, to []attempt) Finding {
 	f.Fix = []string{
 		fmt.Sprintf("see which process it is: `ss -tnp state syn-sent dport = :%d`", k.port),
 		fmt.Sprintf("stop it meanwhile: `nft add rule inet filter output tcp dport %d ct state new reject`", k.port),
-		fmt.Sprintf("see where a filter is on the way, if all destinations should answer: `traceroute -T -p %d %v`", k.port, to[0].to.addr()),
+		fmt.Sprintf("see where a filter is on the way, if all destinations should answer: `traceroute -n -T -p %d %v`", k.port, to[0].to.addr()),
 	}
 	if k.from != (source{}) {
 		f.Fix[0] = fmt.Sprintf("see which process it is, on %v: `ss -tnp state syn-sent dport = :%d`", k.from.addr(), k.port)
@@ -219,7 +219,7 @@ func (a *attempts) dead(k attempt, to []attempt, n uint64) Finding {
 	f.Cause = fmt.Sprintf("%s has %d attempts under way to %v, port %d, which does not answer: it is gone, or its packets are filtered",
 		k.who(), n, peer, to[0].port)
 	f.Fix = []string{
-		fmt.Sprintf("see where the packets end: `traceroute -T -p %d %v`", to[0].port, peer),
+		fmt.Sprintf("see where the packets end: `traceroute -n -T -p %d %v`", to[0].port, peer),
 		"give up sooner: a connect timeout of the application",
 	}
 	a.host.remedy(&f, "give up sooner", synRetries)
