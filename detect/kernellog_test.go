@@ -3,6 +3,9 @@ package detect
 import (
 	"strings"
 	"testing"
+	"testing/fstest"
+
+	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
 // What the log tells is found where no row shows it.
@@ -35,6 +38,20 @@ func TestKernelLog(t *testing.T) {
 		if found := find(t, tt.d, Host{Now: now, Log: h.Log[:1]}); len(found) != 0 {
 			t.Errorf("%s, another line: %v", tt.d.Name(), found)
 		}
+	}
+	var err error
+	h.Counters, err = sockdiag.ReadCounters(fstest.MapFS{"net/netstat": {Data: []byte(
+		"TcpExt: TCPReqQFullDrop TCPReqQFullDoCookies TCPAbortOnMemory\nTcpExt: 0 0 0\n")}})
+	noError(t, err)
+	if found := find(t, SynFlood{}, h); len(found) != 0 {
+		t.Errorf("of another namespace: %v", found)
+	}
+	if found := find(t, Leaks{}, h); len(found) != 0 {
+		t.Errorf("of another namespace: %v", found)
+	}
+	h.Counters.ReqQFullDoCookies = 1
+	if found := find(t, SynFlood{}, h); len(found) != 1 {
+		t.Errorf("of this namespace: %v", found)
 	}
 	h.Sockets = append(unmet(held(1, 0, addresses(65, "198.51.100.%d")...), 1), listener443())
 	if found := find(t, SynFlood{}, h); len(found) != 1 || found[0].Subject != "port 443" {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,18 +65,15 @@ func flood(t *testing.T, client, server *lab.Host, port uint16) {
 	defer l.Close() //nolint:errcheck // it accepts nothing
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	done := make(chan bool)
+	var dials sync.WaitGroup
 	for range 16 {
-		go func() {
+		dials.Go(func() {
 			if c, err := client.Dial(ctx, "tcp4", netip.AddrPort{}, to, nil); err == nil {
 				_ = c.Close() // not expected
 			}
-			done <- true
-		}()
+		})
 	}
-	for range 16 {
-		<-done
-	}
+	dials.Wait()
 }
 
 // said is the line of the log that has some words.
