@@ -42,7 +42,9 @@ func TestKernelLog(t *testing.T) {
 	var err error
 	h.Counters, err = sockdiag.ReadCounters(fstest.MapFS{"net/netstat": {Data: []byte(
 		"TcpExt: TCPReqQFullDrop TCPReqQFullDoCookies TCPAbortOnMemory\nTcpExt: 0 0 0\n")}})
-	noError(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if found := find(t, SynFlood{}, h); len(found) != 0 {
 		t.Errorf("of another namespace: %v", found)
 	}

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"io"
 	"os/exec"
 	"strings"
 	"testing"
@@ -16,9 +17,7 @@ func TestLabLimits(t *testing.T) {
 	t.Parallel()
 	lab.Tool(t, "prlimit")
 	h := lab.New(t).MustHost(t, "host")
-	sleep := exec.CommandContext(t.Context(), lab.Tool(t, "sleep"), "600")
-	noError(t, sleep.Start())
-	t.Cleanup(func() { _ = sleep.Wait() }) // when the context ends
+	pid := waitingCat(t)
 	for _, tt := range []struct {
 		name       string
 		soft, hard uint64
@@ -31,10 +30,10 @@ func TestLabLimits(t *testing.T) {
 		{"hard", 3, 3, Descriptors{}, 0, true},
 		{"hard, as by default", 1000, 1000, Audit{}, 1, true},
 	} {
-		noError(t, unix.Prlimit(sleep.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: tt.soft, Max: tt.hard}, nil))
-		found := Find(limited(t, sleep.Process.Pid), tt.detector)
+		noError(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: tt.soft, Max: tt.hard}, nil))
+		found := Find(limited(t, pid), tt.detector)
 		if len(found) != 1 {
-			t.Fatalf("%s: %v", tt.name, found)
+			t.Fatalf("%s: %v of %+v", tt.name, found, limited(t, pid).Files)
 		}
 		fix := found[0].Fix[tt.fix]
 		if _, err := h.Exec(t.Context(), "sh", "-c", commandsOf(fix)[0]); err != nil {
@@ -43,11 +42,28 @@ func TestLabLimits(t *testing.T) {
 			}
 			t.Errorf("%s: %v", fix, err)
 		}
-		if found := Find(limited(t, sleep.Process.Pid), tt.detector); len(found) != 0 {
+		if found := Find(limited(t, pid), tt.detector); len(found) != 0 {
 			t.Errorf("%s: after %s: %v", tt.name, fix, found)
 		}
 		Proved(t, fix)
 	}
+}
+
+// waitingCat is a process that has started: with fewer files it could not.
+func waitingCat(t *testing.T) (pid int) {
+	t.Helper()
+	cat := exec.CommandContext(t.Context(), lab.Tool(t, "cat"))
+	in, err := cat.StdinPipe()
+	noError(t, err)
+	out, err := cat.StdoutPipe()
+	noError(t, err)
+	noError(t, cat.Start())
+	t.Cleanup(func() { _ = cat.Wait() }) // when the context ends
+	_, err = io.WriteString(in, "started")
+	noError(t, err)
+	_, err = io.ReadFull(out, make([]byte, 7))
+	noError(t, err)
+	return cat.Process.Pid
 }
 
 // limited is a host with one process.
@@ -55,5 +71,5 @@ func limited(t *testing.T, pid int) Host {
 	t.Helper()
 	d, err := sockdiag.Proc("").Descriptors(pid)
 	noError(t, err)
-	return Host{Now: now, Files: []OpenFiles{{Process: sockdiag.Process{PID: pid, Command: "sleep"}, Descriptors: d}}}
+	return Host{Now: now, Files: []OpenFiles{{Process: sockdiag.Process{PID: pid, Command: "cat"}, Descriptors: d}}}
 }

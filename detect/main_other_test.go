@@ -1,0 +1,11 @@
+//go:build !linux
+
+package detect
+
+import (
+	"testing"
+
+	"github.com/connsleuth/connsleuth/internal/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
