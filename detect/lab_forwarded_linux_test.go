@@ -93,11 +93,9 @@ func traced(t *testing.T, client *lab.Host, fix string, router *lab.Host) {
 func begin(t *testing.T, network string, n int) error {
 	for i := range n {
 		to := netip.MustParseAddr(fmt.Sprintf(network, i+1))
-		domain, at := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: 23})
+		domain, at := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: 23, Addr: to.As16()})
 		if to.Is4() {
-			at = &unix.SockaddrInet4{Port: 23, Addr: to.As4()}
-		} else {
-			domain, at = unix.AF_INET6, &unix.SockaddrInet6{Port: 23, Addr: to.As16()}
+			domain, at = unix.AF_INET, &unix.SockaddrInet4{Port: 23, Addr: to.As4()}
 		}
 		fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 		if err != nil {

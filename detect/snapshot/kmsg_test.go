@@ -62,13 +62,13 @@ func TestKernelLog(t *testing.T) {
 // another error what was read until then.
 func TestKernelLogEnds(t *testing.T) {
 	boot := time.Now().Add(-time.Hour)
-	l := kernelLog{boot: boot, until: boot.Add(time.Minute)}
+	l := kernelLog{boot: boot, until: boot.Add(5 * time.Second)}
 	n := 0
 	got, err := l.read(func(b []byte) (int, error) {
 		n++
 		return copy(b, fmt.Sprintf("6,%d,%d,-;TCP: line %d\n", n, n*1000, n)), nil
 	})
-	if len(got) != maxLog || err != nil || !strings.HasSuffix(got[maxLog-1], " line 60000") {
+	if len(got) != maxLog || err != nil || !strings.HasSuffix(got[maxLog-1], " line 5000") {
 		t.Errorf("%d lines, %v", len(got), err)
 	}
 	got, err = l.read(records("6,1,1,-;TCP: one\n", fs.ErrInvalid, "6,2,2,-;TCP: two\n"))
