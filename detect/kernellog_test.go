@@ -8,6 +8,16 @@ import (
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
+// A hard limit that is as small as the soft one is raised, too.
+func TestAuditHardLimit(t *testing.T) {
+	for hard, want := range map[uint64]string{1000: "--nofile=65536:65536 ", 4096: "--nofile=4096:4096 ", 1 << 20: "--nofile=65536:1048576 "} {
+		h := Host{Now: now, Files: []OpenFiles{openFiles(811, 5, 1000, hard)}}
+		if found := find(t, Audit{}, h); len(found) != 1 || !mentions(found[0].Fix[1], want) {
+			t.Errorf("%d: %v", hard, found)
+		}
+	}
+}
+
 // What the log tells is found where no row shows it.
 func TestKernelLog(t *testing.T) {
 	h := Host{Now: now, Log: []string{
