@@ -10,14 +10,13 @@ import (
 // advise says which of the two it is: nobody accepts, or the queue is short.
 func (q *queues) advise(f *Finding, l *sockdiag.Socket, w *waiting) {
 	longer := []string{
-		fmt.Sprintf("let more wait: a larger argument of listen(2) than %d, and `sysctl net.core.somaxconn` no less; "+
-			"the application must listen anew", f.Limit),
+		fmt.Sprintf("let more wait: %s, a larger argument of listen(2) than %d, and the application must listen anew",
+			set(somaxconn, max(32768, 2*f.Limit)), f.Limit),
 		"accept in a loop of its own, and until accept(2) would block",
 	}
 	stack := []string{
-		fmt.Sprintf("see what the application does instead of accept(2): `ss -tlnp 'sport = :%d'`, then "+
-			"`cat /proc/PID/task/*/wchan` or its stack", l.Local.Port()),
-		"see whether it has no descriptors left (EMFILE): Descriptors",
+		fmt.Sprintf("see who should accept: `ss -tlnp 'sport = :%d'`, and in its stack, or /proc/PID/task/*/wchan, what it does instead", l.Local.Port()),
+		"see whether it has no descriptors left (EMFILE): Descriptors tells",
 		"restart it if it hangs; a longer queue only makes the clients wait longer",
 	}
 	switch {

@@ -54,11 +54,15 @@ func (t *auditor) limits() (Finding, bool) {
 	if small == 0 {
 		return Finding{}, false
 	}
+	hard := first.HardLimit
+	if hard <= smallLimit { // which only root raises
+		hard = 65536
+	}
 	f := advise(Info, Likely, "RLIMIT_NOFILE", fmt.Sprintf(
 		"%d processes with sockets may open %d files or fewer, such as %s (%d): each connection takes one",
 		small, smallLimit, first.Process.Command, first.Process.PID),
-		[]string{"`LimitNOFILE=65536` below `[Service]` in `systemctl edit UNIT`, then `systemctl restart UNIT`",
-			fmt.Sprintf("now, for one process: `prlimit --nofile=%d:%d --pid %d`", min(65536, max(first.HardLimit, smallLimit)), max(first.HardLimit, smallLimit), first.Process.PID)})
+		[]string{"LimitNOFILE=65536 below [Service] in the unit (systemctl edit), and restart it",
+			fmt.Sprintf("now, for one process: `prlimit --nofile=%s:%s --pid %d`", limitText(min(65536, hard)), limitText(hard), first.Process.PID)})
 	f.Count = small
 	if t.Sysctls.Has(nrOpen) {
 		f.Evidence.Settings = []Setting{{nrOpen, fmt.Sprint(t.Sysctls.FilesPerProcess)}}

@@ -163,7 +163,7 @@ func (t *auditor) memory() (Finding, bool) {
 	f.Count, f.Limit = t.connections, m[2]/4
 	switch used := t.Counters.TCPMemory; {
 	case !t.Counters.Has("TCP.mem"):
-		f.Evidence.Missing = []string{"how much they take: `mem` of /proc/net/sockstat, in pages"}
+		f.Evidence.Missing = []string{"how much they take: mem of /proc/net/sockstat, in pages"}
 	case used < m[1]: // no pressure
 		f.Severity = Info
 		fallthrough

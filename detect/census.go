@@ -54,7 +54,7 @@ type meaning struct {
 var meanings = []meaning{
 	{sockdiag.SynSent, conntrack.TCPSynSent, 500, 0.2, Warning,
 		"nobody answers what is asked for: the peer is missing or a firewall drops it, or a host here scans others",
-		nil, []string{"see where to: `ss -tn state syn-sent`, `conntrack -L -p tcp --state SYN_SENT`"}},
+		nil, []string{"see where to: `ss -tn state syn-sent`, or `conntrack -L -p tcp --state SYN_SENT`"}},
 	{sockdiag.SynRecv, conntrack.TCPSynRecv, 500, 0.2, Warning,
 		"handshakes are begun and not finished: a SYN flood, or an accept queue that is full",
 		[]remedy{{"answer without keeping them", syncookies}, {"forget them sooner", synAckRetries}},
@@ -76,8 +76,8 @@ var meanings = []meaning{
 		nil, []string{"see with whom: `ss -tn state closing`"}},
 	{sockdiag.TimeWait, conntrack.TCPTimeWait, 50000, 0.5, Info,
 		"the end that closes first closes often: short connections without keep-alive, or one source that connects over and over",
-		nil, []string{"reuse connections (HTTP keep-alive, pools)", "see with whom: PerSource",
-			"mind the bounds: `net.ipv4.tcp_max_tw_buckets`, and for clients `net.ipv4.ip_local_port_range`"}},
+		nil, []string{"reuse connections (HTTP keep-alive, pools)", "see with whom: `ss -tn state time-wait`",
+			"see how many there can be: `sysctl net.ipv4.tcp_max_tw_buckets`, and of clients `sysctl net.ipv4.ip_local_port_range`"}},
 }
 
 // findings tells of the sockets, and of flows in a state that the sockets did

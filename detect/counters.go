@@ -2,8 +2,8 @@ package detect
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 )
@@ -18,7 +18,7 @@ type lossCounter struct {
 	// are not found since boot: over so long, some are normal.
 	rate  float64
 	cause string
-	fix   string
+	fix   func(conntrack.Usage) []string
 }
 
 // counters are those of a table under pressure, the first of which lose packets.
@@ -26,56 +26,82 @@ var counters = []lossCounter{
 	{
 		"drop", conntrack.StatDrop, func(s *conntrack.Stats) uint64 { return s.Drop - min(s.Drop, clashed(s)) }, Critical, 0,
 		"packets of new connections were dropped for want of an entry, before any rule saw them: the table was full, or memory short",
-		"see what fills the table, and make room: `conntrack -L -o extended`, `net.netfilter.nf_conntrack_max`",
+		makeRoom,
 	},
 	{
 		"early_drop", conntrack.StatEarlyDrop, func(s *conntrack.Stats) uint64 { return s.EarlyDrop }, Critical, 0,
 		"entries that were not assured were evicted because the table was full: connections that had just begun were lost",
-		"see what fills the table, and make room: `conntrack -L -o extended`, `net.netfilter.nf_conntrack_max`",
+		makeRoom,
 	},
 	{
 		"chaintoolong", conntrack.StatChainTooLong, func(s *conntrack.Stats) uint64 { return s.ChainTooLong }, Critical, 0,
 		"new connections were dropped because their hash chain was too long: there are too few chains, or somebody aims at one",
-		"more chains: `net.netfilter.nf_conntrack_buckets` at least half of `net.netfilter.nf_conntrack_max`",
+		moreChains,
 	},
 	{
 		"insert_failed", conntrack.StatInsertFailed, clashed, Warning, 1,
 		"new connections were dropped because their reply tuple was taken: two got the same port by source NAT, or one client sent twice from one port (DNS)",
-		"let NAT choose ports at random, `fully-random` in nft or `--random-fully` in iptables, and give it more addresses",
+		func(conntrack.Usage) []string { return []string{moreAddresses} },
 	},
 	{
 		"invalid", conntrack.StatInvalid, func(s *conntrack.Stats) uint64 { return s.Invalid }, Info, 100,
 		"packets fitted no entry, or not its window: of connections that the tracker has forgotten, or sees one way only",
-		"have the kernel say why: `sysctl -w net.netfilter.nf_conntrack_log_invalid=255`",
+		func(conntrack.Usage) []string {
+			return []string{"see the kernel's reasons in its log: `sysctl -w net.netfilter.nf_conntrack_log_invalid=255`"}
+		},
 	},
 	{
 		"clash_resolve", conntrack.StatClashResolve, func(s *conntrack.Stats) uint64 { return s.ClashResolve }, Info, 100,
 		"packets of one new connection raced each other and were let through: no loss, but each could have been one on TCP",
-		"send one query at a time: `options single-request-reopen` in resolv.conf",
+		func(conntrack.Usage) []string {
+			return []string{"have clients send one query at a time: the option single-request-reopen in their resolv.conf"}
+		},
 	},
 	{
 		"search_restart", conntrack.StatSearchRestart, func(s *conntrack.Stats) uint64 { return s.SearchRestart }, Info, 10_000,
 		"look-ups began anew because entries moved between hash chains meanwhile: no loss, but time",
-		"shorter chains: raise `net.netfilter.nf_conntrack_buckets`",
+		moreChains,
 	},
 }
+
+// makeRoom is for a table that was full.
+func makeRoom(u conntrack.Usage) []string {
+	fix := []string{"see what fills the table: `conntrack -L -o extended`"}
+	if u.Max > 0 {
+		return append(fix, raise(u))
+	}
+	return append(fix, "raise net.netfilter.nf_conntrack_max, in the initial network namespace")
+}
+
+// moreChains is for hash chains that are too long.
+func moreChains(u conntrack.Usage) []string {
+	if u.Max == 0 {
+		return []string{"as many chains as entries: raise net.netfilter.nf_conntrack_buckets, in the initial network namespace"}
+	}
+	return []string{fmt.Sprintf("more chains, in the initial network namespace: `sysctl -w net.netfilter.nf_conntrack_buckets=%d`",
+		max(u.Max, u.Count, 2*u.Buckets))}
+}
+
+// moreAddresses is for source NAT that finds no port.
+const moreAddresses = "translate to more addresses, and to random ports: `snat to FIRST-LAST fully-random` in the rule of nft, " +
+	"`-j SNAT --to-source FIRST-LAST --random-fully` in that of iptables"
 
 // clashed is InsertFailed without what hash chains refused, which counts there
 // too. What clashes counts in Drop as well.
 func clashed(s *conntrack.Stats) uint64 { return s.InsertFailed - min(s.InsertFailed, s.ChainTooLong) }
 
 // tableFull is what the kernel logs, at a limited rate, when it drops a packet
-// for want of an entry: after nf, or ip in Linux 2.4 and 2.6.
-const tableFull = "_conntrack: table full, dropping packet"
+// for want of an entry: after nf, or ip in Linux 2.4 and 2.6. Linux 6.18 names
+// the network namespace by its inode number, unless it is the initial one.
+var tableFull = regexp.MustCompile(`_conntrack: table full( in netns [0-9]+)?, dropping packet`)
 
 // counters returns what the table has cost: since the earlier reading or, with
 // less to say, since the namespace was made.
 func (h *Host) counters(u conntrack.Usage) []Finding {
-	logged := slices.DeleteFunc(slices.Clone(h.Log), func(line string) bool { return !strings.Contains(line, tableFull) })
-	logged = logged[max(len(logged)-3, 0):] // the last ones
+	logged := h.logged(tableFull)
 	var found []Finding
 	for _, c := range counters {
-		if f, ok := h.counted(c); ok {
+		if f, ok := h.counted(c, u); ok {
 			found = append(found, f)
 		}
 	}
@@ -92,10 +118,10 @@ func (h *Host) counters(u conntrack.Usage) []Finding {
 }
 
 // counted is the finding of one counter, if it counted.
-func (h *Host) counted(c lossCounter) (Finding, bool) {
+func (h *Host) counted(c lossCounter, u conntrack.Usage) (Finding, bool) {
 	f := Finding{
 		Detector: "Pressure", Severity: c.severity, Confidence: Likely, Subject: "conntrack counter " + c.name,
-		Fix: []string{c.fix},
+		Fix: c.fix(u),
 	}
 	now, when := conntrack.Total(h.Stats), ""
 	elapsed, ok := h.since()
@@ -132,9 +158,17 @@ func delta(now, before []conntrack.Stats) conntrack.Stats {
 func (h *Host) full(logged []string, u conntrack.Usage) Finding {
 	f := Finding{
 		Detector: "Pressure", Severity: Warning, Confidence: Likely, Subject: "kernel log",
-		Cause:    "the kernel dropped packets of new connections because a conntrack table was full: of this or another network namespace",
-		Fix:      []string{counters[0].fix},
-		Evidence: Evidence{Log: logged, Missing: []string{"when it was, and in which namespace: two readings of the counters"}},
+		Cause:    "the kernel dropped packets of new connections because a conntrack table was full",
+		Fix:      makeRoom(u),
+		Evidence: Evidence{Log: logged},
+	}
+	switch total := conntrack.Total(h.Stats); {
+	case total.Has(conntrack.StatDrop) && total.Drop == 0:
+		f.Severity = Info
+		f.Cause += ": that of another network namespace, for the counter drop of this one is 0"
+	case !total.Has(conntrack.StatDrop):
+		f.Cause += ": of this or another network namespace"
+		f.Evidence.Missing = []string{"in which namespace: the counter drop of this one"}
 	}
 	if u.Max > 0 {
 		f.Evidence.Settings = []Setting{{"net.netfilter.nf_conntrack_max", fmt.Sprint(u.Max)}}

@@ -96,6 +96,9 @@ func TestPressureLog(t *testing.T) {
 	if found := pure(t, Pressure{}, Host{Now: now, Log: []string{"ip_conntrack: table full, dropping packet."}}); len(found) != 1 {
 		t.Errorf("of Linux 2.6: %v", found)
 	}
+	if found := pure(t, Pressure{}, Host{Now: now, Log: []string{"[24606.606879] nf_conntrack: nf_conntrack: table full in netns 4026536917, dropping packet"}}); len(found) != 1 {
+		t.Errorf("of Linux 6.18: %v", found)
+	}
 	if found := pure(t, Pressure{}, Host{Now: now, Log: log[:1]}); len(found) != 0 {
 		t.Errorf("another line: %v", found)
 	}

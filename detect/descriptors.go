@@ -128,6 +128,9 @@ func (u *usages) findings() []Finding {
 		found = append(found, u.finding(s))
 	}
 	slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Compare(b.Severity, a.Severity) })
+	if f, ok := u.host.loggedFiles(); ok && len(found) == 0 {
+		found = append(found, f)
+	}
 	return found
 }
 
@@ -171,7 +174,7 @@ func (s *shortage) missing(f *Finding, h *Host) {
 		f.Evidence.Missing = append(f.Evidence.Missing, "an earlier look (Host.Earlier), for the rate")
 	}
 	if h.Holders == nil && !s.system() {
-		f.Evidence.Missing = append(f.Evidence.Missing, fmt.Sprintf("what they are: `ls -l /proc/%d/fd` (Host.Holders)", s.Process.PID))
+		f.Evidence.Missing = append(f.Evidence.Missing, fmt.Sprintf("what they are: ls -l /proc/%d/fd (Host.Holders)", s.Process.PID))
 	}
 	name := "RLIMIT_NOFILE"
 	if s.system() {

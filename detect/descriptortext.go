@@ -77,13 +77,18 @@ func (s *shortage) fix(sources []netip.Prefix) []string {
 func (s *shortage) raise() string {
 	switch {
 	case s.system():
-		return fmt.Sprintf("let the system have more: `sysctl fs.file-max=%d`", double(s.SoftLimit))
+		return moreFiles(s.SoftLimit)
 	case s.HardLimit > s.SoftLimit:
 		return fmt.Sprintf("raise the soft limit to the hard one, at once: `prlimit --pid %d --nofile=%s:`",
 			s.Process.PID, limitText(s.HardLimit))
 	}
-	return fmt.Sprintf("raise the limit, as root: `prlimit --pid %d --nofile=%d:%[2]d`, and `LimitNOFILE=%[2]d` in the unit for the next start",
+	return fmt.Sprintf("raise the limit, as root: `prlimit --pid %d --nofile=%d:%[2]d`, and LimitNOFILE=%[2]d in the unit for the next start",
 		s.Process.PID, double(s.SoftLimit))
+}
+
+// moreFiles is how the limit of the system is raised.
+func moreFiles(limit uint64) string {
+	return "let the system have more: " + set(fileMax, double(limit))
 }
 
 func double(n uint64) uint64 { return min(n, math.MaxInt64/2) * 2 }

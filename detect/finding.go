@@ -30,7 +30,8 @@ type Finding struct {
 	// Cause says in a sentence what is wrong and why.
 	Cause string
 	// Fix is what to do, the most direct first. Words in backquotes are
-	// commands or settings.
+	// commands, or parts of rules. What begins with "see " tells more, and
+	// changes nothing that is wrong.
 	Fix []string
 
 	Evidence Evidence

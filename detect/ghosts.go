@@ -89,7 +89,7 @@ func (h *Host) ghost(f *conntrack.Flow) Finding {
 			"%s is INVALID here", lasts, connection(f.Reply)),
 		Fix: []string{
 			"delete the entry: `" + DeleteCommand(f) + "`",
-			"keep closing entries longer than the longest request: raise `net.netfilter.nf_conntrack_tcp_timeout_close_wait`",
+			"keep closing entries longer than the longest request: " + h.longer(conntrack.TCPCloseWait),
 			"pick up nothing in the middle: `sysctl -w net.netfilter.nf_conntrack_tcp_loose=0`, at the cost of every " +
 				"connection that lives while the tracker starts or its table is flushed",
 		},

@@ -41,11 +41,17 @@ func TestLabDescriptors(t *testing.T) {
 			p.Error(f.Cause)
 		}
 		p.exhaust(l)
+		if Installed(p, "ss") {
+			p.run(f.Fix[0]) // the application then closes them
+		}
 		p.close(servers)
 		h = p.look(p.server)
 		h.Files = p.files()
 		if found := Find(h, defaults...); len(found) != 0 {
 			p.Errorf("after the source has gone: %v", found)
+		}
+		if Installed(p, "ss") {
+			Proved(p.T, f.Fix[0])
 		}
 	})
 }

@@ -135,15 +135,39 @@ func TestLabAcceptQueue(t *testing.T) {
 func TestLabAcceptBurst(t *testing.T) {
 	inPairs(t, func(p *pair) {
 		p.must(p.server.SetSysctl("net.core.somaxconn", "2"))
-		p.listen(9102)
-		for range 3 {
-			_, err := p.dial(9102, 20*time.Second)
-			p.must(err)
+		l := p.listen(9102)
+		burst := func() {
+			for range 3 {
+				_, err := p.dial(9102, 20*time.Second)
+				p.must(err)
+			}
 		}
-		f := p.until(p.server, foundOnce("AcceptQueue", 3), AcceptQueue{Stuck: time.Hour})[0]
+		burst()
+		queue := AcceptQueue{Stuck: time.Hour}
+		f := p.until(p.server, foundOnce("AcceptQueue", 3), queue)[0]
 		if f.Severity != Warning || !mentions(f.Cause, "backlog is too small") || !mentions(f.Fix[0], "than 2", "net.core.somaxconn") {
 			p.Errorf("got %+v", f)
 		}
+		if !Installed(p, "sysctl") {
+			return
+		}
+		p.run(f.Fix[0])
+		p.must(l.Close())
+		p.listen(9102)
+		burst()
+		waits := func([]Finding) bool { // all three, in a queue that is not full
+			return slices.ContainsFunc(p.look(p.server).Sockets, func(s sockdiag.Socket) bool { return s.AcceptQueue == 3 })
+		}
+		if found := p.until(p.server, waits, queue); len(found) != 0 {
+			p.Errorf("with a longer queue: %v", found)
+		}
+		Proved(p.T, f.Fix[0])
+		if !Installed(p, "ss") {
+			return
+		}
+		see, _ := (&Host{Counters: sockdiag.Counters{ListenOverflows: 1}}).overflows()
+		p.run(see.Fix[0])
+		Proved(p.T, see.Fix[0])
 	})
 }
 
@@ -178,12 +202,51 @@ func TestLabFinWait1Command(t *testing.T) {
 		if err := p.diag[p.server].Destroy(p.Context(), f.Evidence.Sockets[0]); errors.Is(err, errors.ErrUnsupported) {
 			p.Skip(err)
 		}
-		out, err := p.server.Exec(p.Context(), "sh", "-c", quoted(f.Fix[1]))
-		p.must(err)
+		p.run(f.Fix[1])
 		if rows := p.rows(p.server); len(rows) != 1 {
-			p.Errorf("left %v after\n%s", rows, out)
+			p.Errorf("left %v after %s", rows, f.Fix[1])
+		}
+		Proved(p.T, f.Fix[1])
+	})
+}
+
+// The same of an application that keeps the sockets open.
+func TestLabFinWait1Owned(t *testing.T) {
+	lab.Tool(t, "ss")
+	inPairs(t, func(p *pair) {
+		_, servers := p.connect(p.listen(9102), 6)
+		p.block(p.server)
+		for _, s := range servers {
+			p.must(s.(*net.TCPConn).CloseWrite())
+		}
+		f := p.until(p.server, foundOnce("Leaks", 6), fewLeaks)[0]
+		if !mentions(f.Cause, "has them open") {
+			p.Errorf("got %+v", f)
+		}
+		probe := p.diag[p.server].Destroy(p.Context(), f.Evidence.Sockets[0])
+		if errors.Is(probe, errors.ErrUnsupported) {
+			p.Skip(probe)
+		}
+		for _, fix := range f.Fix {
+			p.run(fix) // with 8 retransmissions it takes 100 s
+		}
+		if found := Find(p.look(p.server), fewLeaks); len(found) != 0 {
+			p.Errorf("after all was done: %v", found)
+		}
+		for _, fix := range f.Fix {
+			Proved(p.T, fix)
 		}
 	})
+}
+
+// run has the server run the commands of a fix.
+func (p *pair) run(fix string) {
+	p.Helper()
+	for _, command := range commandsOf(fix) {
+		if out, err := p.server.Exec(p.Context(), "sh", "-c", command); err != nil {
+			p.Errorf("%s: %v\n%s", command, err, out)
+		}
+	}
 }
 
 // quoted is the command in a sentence.
@@ -257,10 +320,26 @@ func TestLabFinWait2(t *testing.T) {
 		if !mentions(f.Subject, "FIN_WAIT2, port 9102, process ") || !mentions(f.Cause, "still open") {
 			p.Errorf("got %+v", f)
 		}
+		if Installed(p, "ss") {
+			p.run(f.Fix[0])
+			Proved(p.T, f.Fix[0])
+		}
 		p.close(servers)
 		orphaned := func(found []Finding) bool { return foundOnce("Leaks", 8)(found) && found[0].Severity == Info }
-		if f := p.until(p.server, orphaned, leaks)[0]; f.Subject != "FIN_WAIT2, port 9102" {
+		f = p.until(p.server, orphaned, leaks)[0]
+		if f.Subject != "FIN_WAIT2, port 9102" {
 			p.Errorf("got %+v", f)
+		}
+		err := p.diag[p.server].Destroy(p.Context(), f.Evidence.Sockets[0])
+		if errors.Is(err, errors.ErrUnsupported) || !Installed(p, "ss", "sysctl") {
+			return
+		}
+		for _, fix := range f.Fix {
+			p.run(fix)
+		}
+		p.until(p.server, func(found []Finding) bool { return len(found) == 0 }, leaks)
+		for _, fix := range f.Fix {
+			Proved(p.T, fix)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/detect"
@@ -69,5 +70,61 @@ func TestLabPortSpaceExhausted(t *testing.T) {
 				t.Errorf("the table is nearly empty, but: %v", f)
 			}
 		}
+		moreAddresses(t, client, router, busy, e)
 	})
+}
+
+// moreAddresses does what is advised, in the words of nft and of iptables: the
+// next connections have a port, and none is refused.
+func moreAddresses(t *testing.T, client, router *lab.Host, l net.Listener, e eyes) {
+	t.Helper()
+	fix := detect.Find(pressed(e.look(t)), detect.Pressure{})[0].Fix[0]
+	outer := l.Addr().(*net.TCPAddr).AddrPort().Addr()
+	first, last, tables, bits := "198.51.100.10", "198.51.100.13", "iptables", "/24"
+	if outer.Is6() {
+		first, last, tables, bits = "2001:db8:2::10", "2001:db8:2::13", "ip6tables", "/64"
+	}
+	if !detect.Installed(t, "nft", "ip", tables) {
+		return
+	}
+	words := strings.NewReplacer("FIRST", first, "LAST", last)
+	parts := strings.Split(words.Replace(fix), "`") // the rules of nft and of iptables are 1 and 3
+	family := map[bool]string{true: "ip6", false: "ip"}[outer.Is6()]
+	for i, commands := range [][]string{
+		{"nft delete table inet nat", "nft add table inet more", "nft 'add chain inet more post { type nat hook postrouting priority srcnat; }'",
+			"nft add rule inet more post meta l4proto tcp " + strings.Replace(parts[1], "snat", "snat "+family, 1)},
+		{"nft delete table inet more", tables + " -t nat -A POSTROUTING -p tcp " + parts[3]},
+	} {
+		for n := range 4 { // the router answers for the addresses
+			if i == 0 {
+				a := strings.TrimSuffix(first, "0") + string(rune('0'+n)) + bits
+				commands = append(commands, "ip addr add "+a+" dev server nodad 2>/dev/null || ip addr add "+a+" dev server")
+			}
+		}
+		for _, c := range commands {
+			if out, err := router.Exec(t.Context(), "sh", "-c", c); err != nil {
+				t.Fatalf("%s: %v\n%s", c, err, out)
+			}
+		}
+		early := e.look(t)
+		for range 3 {
+			dialThrough(t, client, 0, l)
+		}
+		h := e.look(t)
+		h.Earlier = detect.Earlier{At: early.Now, Usage: early.Usage, Stats: early.Stats}
+		if found := detect.Find(h, detect.PortSpace{Ports: conntrack.PortRange{First: 1024, Last: 65535}}, detect.Pressure{}); len(found) != 0 {
+			t.Errorf("with %v: %v", commands, found)
+		}
+	}
+	detect.Proved(t, fix)
+}
+
+// pressed is a host with a counter that counts.
+func pressed(h detect.Host) detect.Host {
+	const many = 1000
+	h.Earlier = detect.Earlier{At: h.Now.Add(-time.Second), Stats: h.Stats}
+	h.Stats = []conntrack.Stats{h.Stats[0]}
+	h.Stats[0].InsertFailed += many
+	h.Stats[0].Drop += many
+	return h
 }

@@ -153,10 +153,11 @@ func TestLabRate(t *testing.T) {
 		over(t, c.connect(l, member(ipv6, 77), 25, "GET /"))
 		over(t, c.connect(l, member(ipv6, 78), 20, "GET /"))
 		var got []string
+		var fix string
 		for len(got) < 2 {
 			select {
 			case f := <-found:
-				got = append(got, bare(f.Sources[0]))
+				got, fix = append(got, bare(f.Sources[0])), f.Fix[1]
 			case <-time.After(crowdPatience):
 				t.Fatalf("found %v", got)
 			}
@@ -164,7 +165,58 @@ func TestLabRate(t *testing.T) {
 		if want := []string{memberSource(ipv6, 77), memberSource(ipv6, 78)}; !slices.Equal(got, want) {
 			t.Errorf("found %v, want %v", got, want)
 		}
+		if !Installed(t, "nft") {
+			return
+		}
+		_, err := c.server.Exec(t.Context(), "nft", "flush", "chain", "inet", "filter", "input")
+		noError(t, err)
+		_, err = c.server.Exec(t.Context(), "sh", "-c", commandsOf(fix)[0])
+		noError(t, err)
+		c.noRate(found, l, member(ipv6, 79))
+		Proved(t, fix)
 	})
+}
+
+// noRate tries as many connections as were too many, of which not all come
+// through. What is found then is those of another source, to another port.
+func (c *crowd) noRate(found <-chan Finding, l net.Listener, from netip.Addr) {
+	c.t.Helper()
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 300 * time.Millisecond}
+	to := netip.AddrPortFrom(c.server.Addr4(), 443)
+	if from.Is6() {
+		to = netip.AddrPortFrom(c.server.Addr6(), 443)
+	}
+	made := 0
+	noError(c.t, c.client.Do(func() error {
+		for range 25 {
+			conn, err := d.DialContext(c.t.Context(), "tcp", to.String())
+			if err != nil {
+				return nil // dropped
+			}
+			made++
+			if err := conn.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	for range made {
+		s, err := l.Accept()
+		noError(c.t, err)
+		noError(c.t, s.Close())
+	}
+	if made == 0 || made >= 20 {
+		c.t.Errorf("%d connections were made of 25", made)
+	}
+	over(c.t, c.connect(c.listen(444), member(from.Is6(), 80), 20, "GET /"))
+	select {
+	case f := <-found:
+		if bare(f.Sources[0]) != memberSource(from.Is6(), 80) {
+			c.t.Errorf("with the rule: %v", f)
+		}
+	case <-time.After(crowdPatience):
+		c.t.Error("the other port is not found")
+	}
 }
 
 // rates counts the events of the server until the test ends.

@@ -200,6 +200,9 @@ func (l *leaking) findings() []Finding {
 	slices.SortFunc(found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Subject, b.Subject))
 	})
+	if f, ok := l.host.loggedOrphans(); ok {
+		found = append(found, f)
+	}
 	return found
 }
 

@@ -15,7 +15,7 @@ func (l *leaking) notClosed(f *Finding, k pileKey, p *pile) {
 		"closed in turn; each keeps a file descriptor", p.count, p.age(" the longest for at least %s"))
 	l.owned(f, k, p)
 	f.Fix = []string{
-		"close the socket at end of file, when read(2) returns 0; see them by `ss -tnpe state close-wait '" + k.service.filter() + "'`",
+		"close the socket at end of file, when read(2) returns 0; see them: `ss -tnpe state close-wait '" + k.service.filter() + "'`",
 		"until that is mended, restart the application before its descriptors are exhausted",
 	}
 }
@@ -27,9 +27,10 @@ func (l *leaking) halfClosed(f *Finding, k pileKey, p *pile) {
 		"waits for the peers to close; tcp_fin_timeout does not end what is open", p.count, p.age(" the longest quiet for %s"))
 	l.owned(f, k, p)
 	f.Fix = []string{
-		"close the socket some time after shutdown(2): a read timeout in the application; see them by `ss -tnpe state fin-wait-2 '" + k.service.filter() + "'`",
-		"send keep-alives, which find peers that are gone: SO_KEEPALIVE and `net.ipv4.tcp_keepalive_time`",
+		"close the socket some time after shutdown(2): a read timeout in the application; see them: `ss -tnpe state fin-wait-2 '" + k.service.filter() + "'`",
+		"find peers that are gone: SO_KEEPALIVE set by the application",
 	}
+	l.host.remedy(f, "find them sooner", keepaliveTime)
 }
 
 // owned adds the owner, and what is missing about it and about ages.
@@ -41,7 +42,7 @@ func (l *leaking) owned(f *Finding, k pileKey, p *pile) {
 	case !k.owner.known:
 		f.Evidence.Missing = append(f.Evidence.Missing, "the owner: the rows have no inode numbers")
 	case k.owner.pid == 0:
-		f.Evidence.Missing = append(f.Evidence.Missing, "the process: Host.Holders, or `ss -tnp`")
+		f.Evidence.Missing = append(f.Evidence.Missing, "the process: Host.Holders, or ss -tnp")
 	}
 	switch {
 	case p.untold > 0:
@@ -151,13 +152,13 @@ func (l *leaking) weigh(f *Finding, k pileKey) {
 	case k.owner.known:
 		return
 	}
-	f.Fix = append(f.Fix, "bound them all: `net.ipv4.tcp_max_orphans`, above which the kernel resets them")
 	if !l.host.has(maxOrphans) {
 		f.Evidence.Missing = append(f.Evidence.Missing, maxOrphans)
 		return
 	}
 	most := l.host.Sysctls.MaxOrphans
 	f.Evidence.Settings = append(f.Evidence.Settings, Setting{maxOrphans, fmt.Sprint(most)})
+	f.Cause += fmt.Sprintf("; when all have more than %d, the kernel resets them", most)
 	if f.Count >= most/2 {
 		f.Severity = Critical
 	}

@@ -133,7 +133,7 @@ func (h *Host) lost(c *carrier, empty bool) Finding {
 	} else {
 		f.Evidence.Missing = append(f.Evidence.Missing, "the tracker's settings")
 	}
-	f.Fix = lostFix(c.state)
+	f.Fix = h.lostFix(c.state)
 	if empty {
 		f.doubt("the table is empty: tracking may be off here (it is on where a rule uses ct state or NAT)")
 	}
@@ -153,11 +153,9 @@ func (f *Finding) doubt(missing string) {
 // this host's own packets make it.
 func trackerState(s sockdiag.State) conntrack.TCPState {
 	switch s {
-	case sockdiag.CloseWait:
+	case sockdiag.CloseWait, sockdiag.FinWait2: // either end's FIN is acknowledged
 		return conntrack.TCPCloseWait
-	case sockdiag.FinWait1, sockdiag.FinWait2:
-		return conntrack.TCPFinWait
-	case sockdiag.LastAck:
+	case sockdiag.FinWait1, sockdiag.LastAck: // a FIN sent again counts as that of the other end
 		return conntrack.TCPLastAck
 	}
 	return conntrack.TCPEstablished
@@ -172,21 +170,44 @@ func idleTime(s *sockdiag.Socket) (time.Duration, bool) {
 	return min(s.Info.LastDataSent, s.Info.LastDataRecv, s.Info.LastAckRecv), true
 }
 
-func lostFix(s sockdiag.State) []string {
-	switch state := trackerState(s); state {
-	case conntrack.TCPCloseWait:
+func (h *Host) lostFix(s sockdiag.State) []string {
+	switch state := trackerState(s); s {
+	case sockdiag.CloseWait:
 		return []string{
 			"close the socket when the peer has closed (end of file)",
-			"keep the entry longer than the longest request: raise `" + timeoutName(state) + "`",
+			"keep the entry longer than the longest request: " + h.longer(state),
 		}
-	case conntrack.TCPEstablished:
+	case sockdiag.Established:
 		return []string{
-			"keep the entry longer than the connection is ever idle: raise `" + timeoutName(state) + "`",
-			"send keep-alives more often than that: `net.ipv4.tcp_keepalive_time`, and SO_KEEPALIVE set by the application",
+			"keep the entry longer than the connection is ever idle: " + h.longer(state),
+			"send keep-alives more often than it ends, by SO_KEEPALIVE of the application, and on new connections " + h.sooner(state),
 		}
 	default: // this side has closed
-		return []string{"keep the entry until the peer has closed too: raise `" + timeoutName(state) + "`"}
+		return []string{"keep the entry until the peer has closed too: " + h.longer(state)}
 	}
+}
+
+// longer is the command that has the tracker keep a state for longer: for five
+// days, the kernel's own choice, if it is ESTABLISHED, else for 15 minutes, the
+// incidents' longest request; and at least twice as long as now.
+func (h *Host) longer(state conntrack.TCPState) string {
+	want := 15 * time.Minute
+	if state == conntrack.TCPEstablished {
+		want = 5 * 24 * time.Hour
+	}
+	if _, known := timeoutSetting(h.Settings, state); known {
+		want = max(want, 2*h.Settings.Timeouts.TCP(state))
+	}
+	return set(timeoutName(state), secs(want))
+}
+
+// sooner is the command that has keep-alives come before the tracker's timeout.
+func (h *Host) sooner(state conntrack.TCPState) string {
+	idle := uint64(1200)
+	if _, known := timeoutSetting(h.Settings, state); known {
+		idle = max(min(idle, secs(h.Settings.Timeouts.TCP(state))/2), 1)
+	}
+	return set(keepaliveTime, idle)
 }
 
 // runsOut reports whether the entry will end before the connection is due to
@@ -210,7 +231,7 @@ func (h *Host) endingSoon(c *carrier, f *conntrack.Flow) Finding {
 	finding := Finding{
 		Detector: "LostFlows", Severity: Warning, Confidence: Likely,
 		Subject: connection(c.tuple()),
-		Fix:     lostFix(c.state),
+		Fix:     h.lostFix(c.state),
 		Evidence: Evidence{
 			Sockets: []sockdiag.Socket{c.socket()}, Flows: []conntrack.Flow{*f},
 		},

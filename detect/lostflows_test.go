@@ -98,15 +98,15 @@ func TestLostFlowsText(t *testing.T) {
 	for state, setting := range map[sockdiag.State]Setting{
 		sockdiag.Established: {"net.netfilter.nf_conntrack_tcp_timeout_established", "432000"},
 		sockdiag.CloseWait:   {"net.netfilter.nf_conntrack_tcp_timeout_close_wait", "60"},
-		sockdiag.FinWait1:    {"net.netfilter.nf_conntrack_tcp_timeout_fin_wait", "120"},
-		sockdiag.FinWait2:    {"net.netfilter.nf_conntrack_tcp_timeout_fin_wait", "120"},
+		sockdiag.FinWait1:    {"net.netfilter.nf_conntrack_tcp_timeout_last_ack", "30"},
+		sockdiag.FinWait2:    {"net.netfilter.nf_conntrack_tcp_timeout_close_wait", "60"},
 		sockdiag.LastAck:     {"net.netfilter.nf_conntrack_tcp_timeout_last_ack", "30"},
 	} {
 		h := rows(t, same, []string{unrelated}, []string{query})
 		h.Sockets[0].State = state
 		f := find(t, LostFlows{}, h)[0]
 		if !slices.Equal(f.Evidence.Settings, []Setting{setting}) || !mentions(f.Cause, state.String(), setting.String()) ||
-			!slices.ContainsFunc(f.Fix, func(s string) bool { return mentions(s, "`"+setting.Name+"`") }) {
+			!slices.ContainsFunc(f.Fix, func(s string) bool { return mentions(s, "`sysctl -w "+setting.Name+"=") }) {
 			t.Errorf("%v: settings %v, %s, fix %q", state, f.Evidence.Settings, f.Cause, f.Fix)
 		}
 		if !f.Since.IsZero() || !f.Until.IsZero() {

@@ -189,12 +189,12 @@ func (a *attempts) scan(k attempt, to []attempt) Finding {
 	f.Cause = fmt.Sprintf("%s sends SYNs to %d destinations on port %d, and none of them answers: "+
 		"it scans, as a worm does, or its way out is filtered", k.who(), f.Count, k.port)
 	f.Fix = []string{
-		fmt.Sprintf("find the process: `ss -tnp state syn-sent dport = :%d`", k.port),
+		fmt.Sprintf("see which process it is: `ss -tnp state syn-sent dport = :%d`", k.port),
 		fmt.Sprintf("stop it meanwhile: `nft add rule inet filter output tcp dport %d ct state new reject`", k.port),
-		fmt.Sprintf("if all destinations should answer, look for the filter on the way: `traceroute -T -p %d %v`", k.port, to[0].to.addr()),
+		fmt.Sprintf("see where a filter is on the way, if all destinations should answer: `traceroute -n -T -p %d %v`", k.port, to[0].to.addr()),
 	}
 	if k.from != (source{}) {
-		f.Fix[0] = fmt.Sprintf("find the process, on %v: `ss -tnp state syn-sent dport = :%d`", k.from.addr(), k.port)
+		f.Fix[0] = fmt.Sprintf("see which process it is, on %v: `ss -tnp state syn-sent dport = :%d`", k.from.addr(), k.port)
 		f.Fix[1] = fmt.Sprintf("stop it meanwhile: `nft add rule inet filter forward %s saddr %v tcp dport %d ct state new reject`",
 			nftFamily(k.from.addr()), k.from.addr(), k.port)
 	}
@@ -219,7 +219,7 @@ func (a *attempts) dead(k attempt, to []attempt, n uint64) Finding {
 	f.Cause = fmt.Sprintf("%s has %d attempts under way to %v, port %d, which does not answer: it is gone, or its packets are filtered",
 		k.who(), n, peer, to[0].port)
 	f.Fix = []string{
-		fmt.Sprintf("see where the packets end: `traceroute -T -p %d %v`", to[0].port, peer),
+		fmt.Sprintf("see where the packets end: `traceroute -n -T -p %d %v`", to[0].port, peer),
 		"give up sooner: a connect timeout of the application",
 	}
 	a.host.remedy(&f, "give up sooner", synRetries)

@@ -150,12 +150,12 @@ var stateMeans = map[sockdiag.State]string{
 }
 
 var stateFix = map[sockdiag.State][]string{
-	sockdiag.TimeWait: {"let fail2ban count them: `maxretry = 40`, `findtime = 750`, `bantime = -1`"},
+	sockdiag.TimeWait: {"let fail2ban count them: maxretry = 40, findtime = 750, bantime = -1"},
 	sockdiag.Established: {
 		"find dead peers: SO_KEEPALIVE set by the application",
 		"put a source that may do this into Allow",
 	},
-	sockdiag.CloseWait: {"have the application close at end of file: `ss -tnp state close-wait` names it"},
+	sockdiag.CloseWait: {"have the application close at end of file", "see which it is: `ss -tnp state close-wait`"},
 }
 
 var stateRemedies = map[sockdiag.State]remedy{

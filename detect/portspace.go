@@ -110,7 +110,7 @@ func (p *PortSpace) finding(h *Host, c counted[outlet], sample conntrack.Flow) F
 		Cause: fmt.Sprintf("%d of the %d ports %d-%d of the translated address (%s) are taken by connections to this one service: "+
 			"when all are, new ones to it are dropped", c.n, p.size(), p.Ports.First, p.Ports.Last, shareText(c.n, p.size())),
 		Fix: []string{
-			"translate to more addresses: `snat to first-last` in nft, `--to-source first-last` in iptables",
+			moreAddresses,
 			"have clients keep connections open and use them again",
 		},
 		Evidence: Evidence{Flows: []conntrack.Flow{sample}},

@@ -159,8 +159,7 @@ func (p *Pressure) chains(u conntrack.Usage) (Finding, bool) {
 		Count: uint64(load), Limit: uint64(p.Load),
 		Cause: fmt.Sprintf("%d entries, two links each, are in %d hash chains: a look-up passes %.1f links on average, "+
 			"and Linux refuses what meets a chain of 50 to 79 (5.15 on)", u.Count, u.Buckets, load),
-		Fix: []string{fmt.Sprintf("more chains, in the initial network namespace: `sysctl -w net.netfilter.nf_conntrack_buckets=%d`",
-			max(u.Max, u.Count))},
+		Fix:      moreChains(u),
 		Evidence: Evidence{Settings: []Setting{{"net.netfilter.nf_conntrack_buckets", fmt.Sprint(u.Buckets)}}},
 	}, true
 }

@@ -167,8 +167,10 @@ func meter(p netip.Prefix, port uint16, l RateLimit) string {
 	if !p.IsSingleIP() {
 		addr += " & " + netmask(p).String()
 	}
-	perMinute := max(uint64(time.Duration(l.Count)*time.Minute/l.Within), 1)
-	return fmt.Sprintf("tcp dport %d ct state new meter rate%d { %s limit rate over %d/minute burst %d packets } drop", port, port, addr, perMinute, l.Count)
+	// Half comes at once, and half over the time: never as many as are found.
+	perHour := max(uint64(time.Duration(l.Count/2)*time.Hour/l.Within), 1)
+	return fmt.Sprintf("tcp dport %d ct state new meter rate%d { %s limit rate over %d/hour burst %d packets } drop",
+		port, port, addr, perHour, max((l.Count-1)/2, 1))
 }
 
 // netmask is the mask of a prefix.

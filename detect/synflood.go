@@ -127,6 +127,9 @@ func (d *SynFlood) findings(g *halfOpenPass) []Finding {
 	if len(found) == 0 && sumOf(maps.Values(ports)) > d.total() {
 		found = append(found, d.flood(g, all, d.total(), "all ports"))
 	}
+	if f, ok := g.host.loggedFlood(); ok && len(found) == 0 {
+		found = append(found, f)
+	}
 	return found
 }
 
@@ -142,9 +145,9 @@ func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint6
 	g.host.remedy(&f, "answer without memory", syncookies)
 	g.host.remedy(&f, "hold more of them", synBacklog)
 	g.host.remedy(&f, "give up sooner", synAckRetries)
-	f.Fix = append(f.Fix, "and listen with a larger backlog, which `net.core.somaxconn` bounds")
+	f.Fix = append(f.Fix, longerBacklog)
 	if !g.host.has(syncookies) {
-		f.Evidence.Missing = append(f.Evidence.Missing, "whether `net.ipv4.tcp_syncookies` is on")
+		f.Evidence.Missing = append(f.Evidence.Missing, "whether net.ipv4.tcp_syncookies is on")
 	}
 	if old := g.totals(func(k sourceKey) bool { return pass(k) && k.of() == unanswered }); sumOf(maps.Values(old)) <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")

@@ -25,6 +25,10 @@ func (f Finding) Text() string {
 		fmt.Fprintf(&b, "  not known: %s\n", m)
 	}
 	for _, fix := range f.Fix {
+		if rest, ok := strings.CutPrefix(fix, "see "); ok {
+			fmt.Fprintf(&b, "  see: %s\n", rest)
+			continue
+		}
 		fmt.Fprintf(&b, "  fix: %s\n", fix)
 	}
 	return b.String()

@@ -121,7 +121,7 @@ func TestUntoldLeaks(t *testing.T) {
 		f := examine(t, Leaks{}, Host{Now: now, Sockets: tt.rows})
 		if len(f) != 1 || !mentions(f[0].Cause, tt.cause) || !mentions(f[0].Fix[0], tt.fix) ||
 			mentions(text(f[0].Evidence.Missing), "whether a process has them") != tt.missing ||
-			mentions(text(f[0].Fix), "tcp_max_orphans") != tt.host {
+			mentions(text(f[0].Evidence.Missing), "tcp_max_orphans") != tt.host {
 			t.Errorf("%s: %+v", tt.cause, f)
 		}
 	}

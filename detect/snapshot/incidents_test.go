@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -192,8 +193,33 @@ func TestRecordEarlier(t *testing.T) {
 		t.Errorf("live %v\nreplayed %v", live, replayed)
 	}
 	e := s.Host.Earlier
-	e.Counters, h.Earlier.Counters = h.Counters, h.Counters // which kinds there are is not kept
 	if !reflect.DeepEqual(e, h.Earlier) || !slices.Equal(s.Host.Log, h.Log) {
 		t.Errorf("recorded %+v\nreplayed %+v", h.Earlier, e)
+	}
+	if c := e.Counters; !c.Has("TcpExt.ListenOverflows") || c.Has("TcpExt.ListenDrops") {
+		t.Errorf("which counters there were: %+v", c)
+	}
+}
+
+// A record of the first version does not tell which counters there were at the
+// earlier reading; one of a later version than is known is not read.
+func TestRecordVersions(t *testing.T) {
+	const record = `{"format":"connsleuth-host","version":%d,"now":"2026-05-04T12:01:00Z","kernel":"6.12",` +
+		`"earlier":{"At":"2026-05-04T12:00:00Z","Usage":{"Count":1},"Counters":{"ActiveOpens":0,"ListenOverflows":7}}}`
+	open := func(version int) (detect.Host, error) {
+		s, err := Open(fstest.MapFS{"host.json": {Data: fmt.Appendf(nil, record, version)}})
+		if err != nil {
+			return detect.Host{}, err
+		}
+		return s.Host, nil
+	}
+	h, err := open(1)
+	if err != nil || h.Earlier.Counters.ListenOverflows != 7 || h.Earlier.Usage.Count != 1 || h.Earlier.Counters.Has("TcpExt.ListenOverflows") {
+		t.Errorf("%+v, %v", h.Earlier, err)
+	}
+	for _, version := range []int{0, hostVersion + 1} {
+		if _, err := open(version); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("version %d: %v", version, err)
+		}
 	}
 }

@@ -250,8 +250,8 @@ func (s *Snapshot) recorded(name string) error {
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
 		return err
 	}
-	if j.Version != hostVersion {
-		return fmt.Errorf("version %d of the format, not %d: %w", j.Version, hostVersion, errors.ErrUnsupported)
+	if j.Version < 1 || j.Version > hostVersion {
+		return fmt.Errorf("version %d of the format, not 1 to %d: %w", j.Version, hostVersion, errors.ErrUnsupported)
 	}
 	h := &s.Host
 	h.Now, h.Kernel, h.Files, h.Holders, h.Earlier = j.Now, cmp.Or(j.Kernel, h.Kernel), j.Files, j.Holders, j.Earlier

@@ -28,9 +28,11 @@ const (
 	hostFile    = "host.json"
 )
 
+// Version 2 of the format tells which counters the kernel had at the earlier
+// reading; version 1 is read, too.
 const (
 	hostFormat  = "connsleuth-host"
-	hostVersion = 1
+	hostVersion = 2
 )
 
 // hostJSON is what is known of a host and is in no other file.

@@ -72,7 +72,7 @@ func (s *Snapshot) address(line string) error {
 }
 
 // known are the lines of a kernel's log that tell of connections.
-var known = regexp.MustCompile(`_conntrack|TCP: `)
+var known = regexp.MustCompile(`_conntrack|TCP: |VFS: file-max `)
 
 func (s *Snapshot) log(line string) error {
 	if !known.MatchString(line) {

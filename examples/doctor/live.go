@@ -15,23 +15,32 @@ import (
 )
 
 // twice looks at this host, after another look at what counts.
-func twice(ctx context.Context, over time.Duration) (*view, error) {
-	before, err := live(ctx)
-	if err != nil || over <= 0 {
-		return before, err
-	}
-	before.close()
-	select {
-	case <-time.After(over):
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+func twice(ctx context.Context, over, log time.Duration) (*view, error) {
 	v, err := live(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil && over > 0 {
+		before := v.Host.Counted()
+		v.close()
+		select {
+		case <-time.After(over):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if v, err = live(ctx); err == nil {
+			v.Host.Earlier = before
+		}
 	}
-	v.Host.Earlier = before.Host.Counted()
-	return v, nil
+	if err == nil && log > 0 {
+		v.log(log)
+	}
+	return v, err
+}
+
+// log takes CAP_SYSLOG on most machines, which the error names.
+func (v *view) log(since time.Duration) {
+	var err error
+	if v.Host.Log, err = snapshot.KernelLog(v.Host.Now.Add(-since)); err != nil {
+		v.note("not seen: %v", err)
+	}
 }
 
 // live looks at this host.

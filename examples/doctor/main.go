@@ -1,7 +1,7 @@
 // Command doctor looks at this host once, or at a snapshot of one, and says
 // what is wrong with its connections, why, and what to do.
 //
-//	go run ./examples/doctor [-from DIR] [-record DIR] [-over DURATION] [-only NAME,…] [-fail-on SEVERITY] [-json] [-list]
+//	go run ./examples/doctor [-from DIR] [-record DIR] [-over DURATION] [-log DURATION] [-only NAME,…] [-fail-on SEVERITY] [-json] [-list]
 //
 // It changes nothing. Without privileges it does what it can, and says what it
 // could not see. DIR can hold what -record wrote, or text in files of any name:
@@ -31,6 +31,7 @@ func main() {
 	flag.StringVar(&o.from, "from", "", "look at the snapshot in `DIR`, not at this host")
 	flag.StringVar(&o.record, "record", "", "write a snapshot of this host to the new `DIR`, and look at it")
 	flag.DurationVar(&o.over, "over", time.Second, "see what counts within `DURATION`; 0 is not at all")
+	flag.DurationVar(&o.log, "log", time.Hour, "read the kernel's log of the last `DURATION`; 0 is not at all")
 	flag.StringVar(&o.only, "only", "", "look with these detectors only: `NAME,…`")
 	flag.BoolVar(&o.json, "json", false, "write one JSON object a line and finding")
 	list := flag.Bool("list", false, "list the detectors")
@@ -57,7 +58,7 @@ func main() {
 
 type options struct {
 	from, record, only string
-	over               time.Duration
+	over, log          time.Duration
 	json               bool
 	failOn             detect.Severity
 }

@@ -53,7 +53,7 @@ func see(ctx context.Context, o options) (*view, error) {
 	case o.from != "":
 		return open(o.from)
 	}
-	v, err := twice(ctx, o.over)
+	v, err := twice(ctx, o.over, o.log)
 	if err != nil || o.record == "" {
 		return v, err
 	}
