@@ -20,7 +20,7 @@ import (
 // (row S3), and has it make more of them, as the verdict says. It must not run
 // beside other tests: the chains are those of all namespaces.
 func TestLiveLongChains(t *testing.T) {
-	if os.Getenv("CONNSLEUTH_EMULATED") == "" {
+	if !lab.Emulated() {
 		t.Skip("nf_conntrack_buckets is the whole machine's: only changed in an emulator")
 	}
 	set := func(setting, value string) {
