@@ -34,6 +34,9 @@ type Town struct {
 	closers []io.Closer
 }
 
+// Patience is how long anything is waited for.
+const Patience = 20 * time.Second
+
 // Set is what the backend's set or table is called.
 const Set = "banned"
 
