@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -50,8 +52,47 @@ func TestFlood(t *testing.T) {
 			w.Lists(bad.Addr4().String()+" counter", "2001:db8:101:: counter")
 		case "ipset":
 			w.Lists(bad.Addr4().String()+" timeout 0 ", "2001:db8:101::/64 timeout 0 ")
+		case "fail2ban":
+			w.Lists("-A f2b-connsleuth -s 10.0.1.2/32 -j REJECT ", "-A f2b-connsleuth -s 2001:db8:101::/64 -j REJECT ")
 		}
 	})
+}
+
+// TestHits: a line for each connection, which fail2ban counts with the parameters
+// of S4: it bans at the 40th, in both families, and not whom it is told to ignore.
+func TestHits(t *testing.T) {
+	t.Parallel()
+	w := replay.WithLog(t)
+	bad, near, few, db := w.Visitor(1), w.Visitor(2), w.Visitor(3), w.Visitor(9)
+	w.Serve(443, replay.HangUp)
+	w.Serve(5060, replay.Echo)
+	p := replay.Start(t, w.Server, "-apply", "-json", "-every", "100ms", "-hits", w.Jailer.Path(replay.Hits), "-allow", "10.0.3.0/24")
+	near.Come(false, 443, 39)
+	for _, ipv6 := range []bool{false, true} {
+		db.Come(ipv6, 443, 45)
+		bad.Come(ipv6, 443, 45)
+	}
+	few.Come(false, 443, 45)
+	few.Come(true, 443, 5)
+	w.Jailed("connsleuth-hits", bad.Addr4().String(), bad.Addr6().String())
+	bad.Shut(false, 443)
+	bad.Shut(true, 443)
+	for _, v := range []*replay.Visitor{near, few, db} {
+		v.Served(5060)
+		v.Come(false, 443, 1)
+		v.Come(true, 443, 1)
+	}
+	w.Jailed("connsleuth-hits", near.Addr4().String()) // by its 40th
+	near.Shut(false, 443)
+	near.Come(true, 443, 1)
+	p.Stop(syscall.SIGTERM)
+	if lines := p.Lines(); len(lines) > 0 {
+		t.Errorf("told: %+v", lines)
+	}
+	lines, err := os.ReadFile(w.Jailer.Path(replay.Hits))
+	if err != nil || strings.Count(string(lines), "[10.0.1.2]\n") != 45 || strings.Contains(string(lines), "[10.0.3.") {
+		t.Errorf("%v in\n%s", err, lines)
+	}
 }
 
 // TestDryRun: without -apply and without any capability it says what it would do.

@@ -1,0 +1,80 @@
+package replay
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/jailer"
+	"github.com/connsleuth/connsleuth/internal/lab"
+)
+
+// WithLog makes a server with a fail2ban-server whose jail counts the lines of
+// Hits, and bans with nftables.
+func WithLog(t *testing.T) *Town {
+	t.Helper()
+	w := New(t, "")
+	w.fail2ban("nftables")
+	return w
+}
+
+// Jails are those of a Town with fail2ban: the one that is shipped bans for ever,
+// and the others for as many seconds as examples do.
+const Jails = "connsleuth,connsleuth-270,connsleuth-600"
+
+// Hits is the log, of the jail that counts, in the server's directory.
+const Hits = "hits.log"
+
+// Ignored is in the ignoreip of all jails.
+const Ignored = "10.0.9.0/24 2001:db8:109::/64"
+
+// fail2ban starts a server in the host, with the files that are shipped and
+// actions as they are installed: those of iptables or nftables.
+func (w *Town) fail2ban(actions string) {
+	w.Helper()
+	lab.Tool(w, "fail2ban-server")
+	lab.Tool(w, map[string]string{"iptables": "iptables", "nftables": "nft"}[actions])
+	if _, err := os.Stat("/etc/fail2ban/action.d/" + actions + "-allports.conf"); err != nil {
+		w.Skipf("reference tool: %v", err)
+	}
+	jails := "[DEFAULT]\nbackend = polling\nignoreip = " + Ignored + "\nbanaction = " + actions + "-multiport\nbanaction_allports = " + actions + "-allports\n" +
+		"[connsleuth]\nenabled = true\nlogpath = DIR/bans.log\n" +
+		"[connsleuth-hits]\nenabled = true\nlogpath = DIR/" + Hits + "\n"
+	for _, seconds := range []string{"270", "600"} {
+		jails += "[connsleuth-" + seconds + "]\nenabled = true\nfilter = connsleuth\nlogpath = DIR/bans.log\nbanaction = %(banaction_allports)s\nmaxretry = 1\nusedns = no\nbantime = " + seconds + "\n"
+	}
+	s, err := jailer.Start(&jailer.Config{
+		Installed: true,
+		Jails:     append(strings.Split(Jails, ","), "connsleuth-hits"),
+		Start:     func(cmd *exec.Cmd) error { return w.Server.Do(cmd.Start) },
+		Files:     map[string]string{"jail.local": jails, "bans.log": "", Hits: ""},
+	})
+	w.ok(err)
+	w.Jailer = s
+	w.Cleanup(func() {
+		if w.Failed() {
+			w.Logf("%s", s.Log())
+		}
+		w.ok(s.Stop())
+	})
+}
+
+// Jailed waits until a jail has banned the sources.
+func (w *Town) Jailed(jail string, sources ...string) {
+	w.Helper()
+	for end := time.Now().Add(Patience); ; time.Sleep(20 * time.Millisecond) {
+		list, err := w.Jailer.Client(w.Context(), "get", jail, "banip")
+		w.ok(err)
+		banned := strings.Fields(list)
+		missing := slices.DeleteFunc(slices.Clone(sources), func(s string) bool { return slices.Contains(banned, s) })
+		if len(missing) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			w.Fatalf("not banned: %v; but %v", missing, banned)
+		}
+	}
+}
