@@ -102,9 +102,16 @@ func TestJournalGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	gateway := func(context.Context) ([]Protected, error) { return []Protected{{a.Prefix, "gateway"}}, nil }
-	j = openJournal(t, path, Guard{System: gateway}.Protect(new(Memory)))
+	kept := new(Memory) // as a kernel keeps it
+	if err := kept.Ban(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	j = openJournal(t, path, Guard{System: gateway}.Protect(kept))
 	if err := j.Restore(t.Context()); !errors.Is(err, ErrGuarded) {
 		t.Errorf("Restore: %v; want ErrGuarded", err)
+	}
+	if got := inForce(t, j); len(got) != 1 || got[b.Prefix] != b {
+		t.Errorf("in force are %v", got)
 	}
 	j, _ = reopen(t, j)
 	if got := j.Entries(); len(got) != 1 || got[0] != b {

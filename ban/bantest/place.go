@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -108,6 +109,43 @@ func testRemoved(t *testing.T, r *run) {
 		t.Fatalf("Ban after opening the place anew: %v", err)
 	}
 	r.wantIn(t, again, entries...)
+}
+
+// testJournal: what is lost with the place comes back from a journal for the time
+// that is left, but for what is over, lifted, or protected since.
+func testJournal(t *testing.T, r *run) {
+	if r.No.has(NoWipe) {
+		t.Skip("nothing is lost")
+	}
+	h := r.hosts(5)
+	path := filepath.Join(t.TempDir(), "bans")
+	j, err := ban.OpenJournal(path, r.Backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := in(1500 * time.Millisecond)
+	stay := append(bans(in(time.Hour), h[0]), bans(ban.Forever, h[1])...)
+	err = errors.Join(
+		j.Ban(t.Context(), append(bans(short, h[2]), append(bans(ban.Forever, h[3], h[4]), stay...)...)...),
+		j.Unban(t.Context(), h[4]), j.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !short.Over(time.Now()) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	r.place.Remove(t)
+	j, err = ban.OpenJournal(path, ban.Guard{Allow: h[3:4]}.Protect(r.open(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err = j.Restore(t.Context())
+	if failed, only := ban.Failed(err); !only || len(failed) != 1 || failed[0].Prefix != h[3] || !errors.Is(err, ban.ErrGuarded) {
+		t.Errorf("Restore: %v; want %v to be refused", err, h[3])
+	}
+	r.took = time.Since(began)
+	r.wantIn(t, j, stay...)
 }
 
 func testCancelled(t *testing.T, r *run) {
