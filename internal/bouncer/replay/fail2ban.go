@@ -21,15 +21,38 @@ func WithLog(t *testing.T) *Town {
 	return w
 }
 
-// Jails are those of a Town with fail2ban: the one that is shipped bans for ever,
-// and the others for as many seconds as examples do.
-const Jails = "connsleuth,connsleuth-270,connsleuth-600"
-
-// Hits is the log, of the jail that counts, in the server's directory.
-const Hits = "hits.log"
-
-// Ignored is in the ignoreip of all jails.
-const Ignored = "10.0.9.0/24 2001:db8:109::/64"
+const (
+	// Jails are those of a Town with fail2ban: the one that is shipped bans for
+	// ever, and the others for as many seconds as examples do.
+	Jails = "connsleuth,connsleuth-270,connsleuth-600"
+	// Hits is the log, of the jail that counts, in the server's directory.
+	Hits = "hits.log"
+	// jails has the 9th visitor in the ignoreip of all.
+	jails = `[DEFAULT]
+backend = polling
+ignoreip = 10.0.9.0/24 2001:db8:109::/64
+banaction = ACTIONS-multiport
+banaction_allports = ACTIONS-allports
+bantime = 600
+[connsleuth]
+enabled = true
+logpath = DIR/bans.log
+[connsleuth-270]
+enabled = true
+bantime = 270
+filter = connsleuth
+banaction = ACTIONS-allports
+logpath = DIR/bans.log
+[connsleuth-600]
+enabled = true
+filter = connsleuth
+banaction = ACTIONS-allports
+logpath = DIR/bans.log
+[connsleuth-hits]
+enabled = true
+logpath = DIR/hits.log
+`
+)
 
 // fail2ban starts a server in the host, with the files that are shipped and
 // actions as they are installed: those of iptables or nftables.
@@ -40,17 +63,11 @@ func (w *Town) fail2ban(actions string) {
 	if _, err := os.Stat("/etc/fail2ban/action.d/" + actions + "-allports.conf"); err != nil {
 		w.Skipf("reference tool: %v", err)
 	}
-	jails := "[DEFAULT]\nbackend = polling\nignoreip = " + Ignored + "\nbanaction = " + actions + "-multiport\nbanaction_allports = " + actions + "-allports\n" +
-		"[connsleuth]\nenabled = true\nlogpath = DIR/bans.log\n" +
-		"[connsleuth-hits]\nenabled = true\nlogpath = DIR/" + Hits + "\n"
-	for _, seconds := range []string{"270", "600"} {
-		jails += "[connsleuth-" + seconds + "]\nenabled = true\nfilter = connsleuth\nlogpath = DIR/bans.log\nbanaction = %(banaction_allports)s\nmaxretry = 1\nusedns = no\nbantime = " + seconds + "\n"
-	}
 	s, err := jailer.Start(&jailer.Config{
 		Installed: true,
 		Jails:     append(strings.Split(Jails, ","), "connsleuth-hits"),
 		Start:     func(cmd *exec.Cmd) error { return w.Server.Do(cmd.Start) },
-		Files:     map[string]string{"jail.local": jails, "bans.log": "", Hits: ""},
+		Files:     map[string]string{"jail.local": strings.ReplaceAll(jails, "ACTIONS", actions), "bans.log": "", Hits: ""},
 	})
 	w.ok(err)
 	w.Jailer = s
