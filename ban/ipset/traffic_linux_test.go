@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,13 +33,14 @@ type scene struct {
 	guard           *lab.Host // who has the sets
 	ipv6            bool
 	where           where
+	lock            string
 	sets            *ipset.Sets
 }
 
 func newScene(t *testing.T, ipv6 bool, at where) *scene {
 	t.Helper()
 	n := lab.New(t)
-	s := &scene{T: t, ipv6: ipv6, where: at, server: n.MustHost(t, "server"), bad: n.MustHost(t, "bad"), db: n.MustHost(t, "db")}
+	s := &scene{T: t, ipv6: ipv6, where: at, lock: filepath.Join(t.TempDir(), "lock"), server: n.MustHost(t, "server"), bad: n.MustHost(t, "bad"), db: n.MustHost(t, "db")}
 	s.guard = s.server
 	if at.chain == "FORWARD" {
 		s.guard = n.MustHost(t, "router")
@@ -68,8 +70,9 @@ func (s *scene) iptables(line string) {
 	if s.where.flavor != "" {
 		program += "-" + s.where.flavor
 	}
-	lab.Tool(s, program)
-	_, err := s.guard.Exec(s.Context(), program, append([]string{"-w"}, strings.Fields(args)...)...)
+	// iptables-legacy wants a lock, which may be only root's.
+	words := []string{"XTABLES_LOCKFILE=" + s.lock, lab.Tool(s, program), "-w"}
+	_, err := s.guard.Exec(s.Context(), "env", append(words, strings.Fields(args)...)...)
 	if err != nil && strings.Contains(err.Error(), "Table does not exist") {
 		s.Skip(err)
 	}

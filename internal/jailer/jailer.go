@@ -50,6 +50,8 @@ func Start(cfg *Config) (_ *Server, err error) {
 		return nil, errors.Join(err, os.RemoveAll(s.dir))
 	}
 	s.cmd = exec.Command(path, "-c", s.dir, "-s", s.Socket(), "-p", s.Path("pid"), "-f", "start")
+	// For actions: where administrators' tools are, and a lock of iptables' own.
+	s.cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin", "XTABLES_LOCKFILE="+s.Path("xtables.lock"))
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
 	start := (*exec.Cmd).Start
 	if cfg.Start != nil {
