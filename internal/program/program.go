@@ -88,7 +88,7 @@ func (p *Program) Until(what string, done func() bool) {
 		case over:
 			p.t.Fatalf("it ended (%v) without: %s\n%s", p.err, what, p.brief())
 		case time.Now().After(end):
-			p.t.Fatalf("it goes on without: %s\n%s", what, p.brief())
+			p.t.Fatalf("it goes on without: %s\n%s\n%s", what, p.brief(), p.stacks())
 		}
 		over = p.ended()
 	}
@@ -125,6 +125,18 @@ func (p *Program) brief() string {
 	return strings.Join(lines, "\n")
 }
 
+// stacks ends the program, and returns what it was at.
+func (p *Program) stacks() string {
+	_, before := p.Text()
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT) // it may have ended
+	select {
+	case <-p.end:
+	case <-time.After(patience / 4):
+	}
+	_, log := p.Text()
+	return strings.TrimPrefix(log, before)
+}
+
 // Wait waits for the end, and returns the exit status: -1 after a signal.
 func (p *Program) Wait() int {
 	p.t.Helper()
@@ -132,7 +144,7 @@ func (p *Program) Wait() int {
 	case <-p.end:
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
-		p.t.Fatalf("the program does not end\n%s", p.brief())
+		p.t.Fatalf("the program does not end\n%s\n%s", p.brief(), p.stacks())
 		return -1
 	}
 }

@@ -76,7 +76,8 @@ func (w *Town) fail2ban(actions string) {
 	w.Jailer = s
 	w.Cleanup(func() {
 		if w.Failed() {
-			w.Logf("%s", s.Log())
+			log := s.Log()
+			w.Logf("%s", log[max(0, len(log)-4000):])
 		}
 		w.ok(s.Stop())
 	})
