@@ -126,7 +126,8 @@ func (j *Journal) Entries() []Entry {
 
 // Restore bans again what the file says is in force, each for the time that is
 // left. What the other Backend refuses, such as a Guard whose mind has changed,
-// is reported, and taken out of the file.
+// is reported, and taken out of the file; what is protected now, and was banned
+// all the time because the kernel kept it, is lifted.
 func (j *Journal) Restore(ctx context.Context) error {
 	entries := j.Entries()
 	j.mu.Lock()
@@ -143,7 +144,25 @@ func (j *Journal) Restore(ctx context.Context) error {
 	for _, f := range failed {
 		records = append(records, record{Op: opUnban, Prefix: f.Prefix})
 	}
-	return errors.Join(err, j.write(records))
+	return errors.Join(err, j.lift(ctx, failed), j.write(records))
+}
+
+// lift takes back what is protected, where the other Backend has kept it.
+func (j *Journal) lift(ctx context.Context, failed []*EntryError) error {
+	var guarded []netip.Prefix
+	for _, f := range failed {
+		if errors.Is(f, ErrGuarded) {
+			guarded = append(guarded, f.Prefix)
+		}
+	}
+	if len(guarded) == 0 {
+		return nil
+	}
+	err := j.next.Unban(ctx, guarded...)
+	if _, all := Failed(err); all { // those that are not in force
+		return nil
+	}
+	return err
 }
 
 // Ban implements Backend. An entry that cannot be written to the file is in

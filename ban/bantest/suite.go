@@ -67,6 +67,7 @@ func Run(t *testing.T, s Suite) {
 		{"Again", testAgain}, {"Duplicates", testDuplicates}, {"Over", testOver}, {"Expiry", testExpiry},
 		{"Unban", testUnban}, {"Refused", testRefused}, {"Longest", testLongest}, {"Reason", testReason},
 		{"Restart", testRestart}, {"Full", testFull}, {"Wiped", testWiped}, {"Removed", testRemoved},
+		{"Journal", testJournal},
 		{"Cancelled", testCancelled}, {"Closed", testClosed}, {"Concurrent", testConcurrent},
 		{"Check", testCheck}, {"Many", testMany}, {"Model", testModel},
 	} {

@@ -29,9 +29,10 @@ type Config struct {
 	// Slack is how much longer than asked for a ban may last, for want of a jail
 	// that bans as long; 0 is 10 s.
 	Slack time.Duration
-	// BanIP bans with banip, which is done when the call returns, and takes many
-	// at once, but leaves no evidence; otherwise by attempt, about a second
-	// later, which is waited for.
+	// BanIP bans with banip, whose actions are done when the call returns, and takes
+	// many at once, but leaves no evidence; otherwise by attempt, about a second
+	// later, which is waited for. Then the server lists the ban before it runs the
+	// actions: a packet or two may pass yet.
 	BanIP bool
 	// Prefixes says that the jails' actions take them. Those of iptables and
 	// pf do; those of nftables and ipset only where their sets are made with

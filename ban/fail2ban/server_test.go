@@ -1,14 +1,11 @@
 package fail2ban_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +16,7 @@ import (
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/ban/bantest"
 	"github.com/connsleuth/connsleuth/ban/fail2ban"
+	"github.com/connsleuth/connsleuth/internal/jailer"
 )
 
 func ok(t testing.TB, err error) {
@@ -31,12 +29,8 @@ func ok(t testing.TB, err error) {
 // server is a fail2ban-server of the tests' own, which all of them share: it
 // takes a second to start.
 type server struct {
-	dir    string
-	cmd    *exec.Cmd
-	ended  chan struct{}
-	out    strings.Builder
-	reason string // why there is none
-	err    error
+	*jailer.Server
+	err error
 }
 
 var (
@@ -46,111 +40,41 @@ var (
 
 func TestMain(m *testing.M) {
 	m.Run()
-	shared.stop()
+	if shared.Server != nil {
+		_ = shared.Stop() // nothing is owed to it any more
+	}
 }
 
 // start returns the server, or skips the test where fail2ban is not installed.
 func start(t *testing.T) *server {
 	t.Helper()
-	once.Do(shared.start)
-	if shared.reason != "" {
-		t.Skip(shared.reason)
+	once.Do(func() { shared.Server, shared.err = jailer.Start(config()) })
+	if errors.Is(shared.err, exec.ErrNotFound) {
+		t.Skip("reference tool: ", shared.err)
 	}
 	ok(t, shared.err)
 	return &shared
 }
 
-func (s *server) start() {
-	path, err := exec.LookPath("fail2ban-server")
-	if err != nil {
-		s.reason = "reference tool: " + err.Error()
-		return
-	}
-	if s.dir, s.err = os.MkdirTemp("", ""); s.err != nil {
-		return
-	}
-	if s.err = s.configure(); s.err != nil {
-		return
-	}
-	s.cmd = exec.Command(path, "-c", s.dir, "-s", s.socket(), "-p", filepath.Join(s.dir, "pid"), "-f", "start")
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	if s.err = s.cmd.Start(); s.err != nil {
-		return
-	}
-	s.ended = make(chan struct{})
-	go func() {
-		defer close(s.ended)
-		_ = s.cmd.Wait()
-	}()
-	s.err = s.wait()
-}
-
-// wait until the jails of the configuration are there.
-func (s *server) wait() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for {
-		j, err := fail2ban.Open(ctx, &fail2ban.Config{Socket: s.socket(), Jails: []string{"connsleuth", "connsleuth-hits"}})
-		if err == nil {
-			return j.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("fail2ban-server does not start: %w", err)
-		case <-s.ended:
-			return fmt.Errorf("fail2ban-server ends: %s", s.out.String())
-		case <-time.After(50 * time.Millisecond):
-		}
+func config() *jailer.Config {
+	return &jailer.Config{
+		Jails: []string{"connsleuth", "connsleuth-hits"},
+		Files: map[string]string{
+			"jail.conf":          "[DEFAULT]\nbackend = polling\nbanaction_allports = note\nbanaction = note\naction = %(banaction)s\n",
+			"action.d/note.conf": "[Definition]\nactionban = printf '+%%s\\n' '<ip>' >> DIR/notes\nactionunban = printf '-%%s\\n' '<ip>' >> DIR/notes\n",
+			"jail.local": "[connsleuth]\nenabled = true\nlogpath = DIR/bans.log\nignoreip = 203.0.113.43 2001:db8:5::/64\n" +
+				"[connsleuth-hits]\nenabled = true\nlogpath = DIR/hits.log\n",
+			"bans.log": "", "hits.log": "", "notes": "",
+		},
 	}
 }
 
-// configure writes the configuration: the files shipped, as they are, and what
-// an administrator sets beside them.
-func (s *server) configure() error {
-	if err := os.CopyFS(s.dir, fail2ban.Files()); err != nil {
-		return err
-	}
-	for file, text := range map[string]string{
-		"fail2ban.conf":      "[Definition]\nloglevel = INFO\nlogtarget = " + s.path("log") + "\nsyslogsocket = auto\ndbfile = None\nallowipv6 = auto\n",
-		"jail.conf":          "[DEFAULT]\nbackend = polling\nbanaction_allports = note\nbanaction = note\naction = %(banaction)s\n",
-		"action.d/note.conf": "[Definition]\nactionban = printf '+%%s\\n' '<ip>' >> " + s.path("notes") + "\nactionunban = printf '-%%s\\n' '<ip>' >> " + s.path("notes") + "\n",
-		"jail.local": "[connsleuth]\nenabled = true\nlogpath = " + s.path("bans.log") + "\nignoreip = 203.0.113.43 2001:db8:5::/64\n" +
-			"[connsleuth-hits]\nenabled = true\nlogpath = " + s.path("hits.log") + "\n",
-		"bans.log": "", "hits.log": "", "notes": "",
-	} {
-		file = s.path(file)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *server) path(file string) string { return filepath.Join(s.dir, file) }
-func (s *server) socket() string          { return s.path("sock") }
-
-func (s *server) stop() {
-	if s.cmd != nil && s.ended != nil {
-		_ = s.cmd.Process.Signal(os.Interrupt)
-		select {
-		case <-s.ended:
-		case <-time.After(10 * time.Second):
-			_ = s.cmd.Process.Kill()
-		}
-	}
-	if s.dir != "" {
-		_ = os.RemoveAll(s.dir)
-	}
-}
-
-// client runs fail2ban-client, as an administrator does.
+// client runs fail2ban-client.
 func (s *server) client(t *testing.T, words ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "fail2ban-client", append([]string{"-c", s.dir, "-s", s.socket()}, words...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("fail2ban-client %q: %v: %s", words, err, out)
-	}
-	return string(out)
+	out, err := s.Client(t.Context(), words...)
+	ok(t, err)
+	return out
 }
 
 // number counts the jails that tests made.
@@ -181,7 +105,7 @@ func (p *place) Backend(t *testing.T) ban.Backend {
 }
 
 func (p *place) config() *fail2ban.Config {
-	return &fail2ban.Config{Socket: p.socket(), Jails: p.jails(), BanIP: true, Prefixes: true, Slack: 100 * 365 * 24 * time.Hour}
+	return &fail2ban.Config{Socket: p.Socket(), Jails: p.jails(), BanIP: true, Prefixes: true, Slack: 100 * 365 * 24 * time.Hour}
 }
 
 func (p *place) make(t *testing.T) {
@@ -189,10 +113,10 @@ func (p *place) make(t *testing.T) {
 	p.made = true
 	for i, seconds := range []string{"4", "1576800000", "-1"} {
 		name := p.jails()[i]
-		raw(t, p.socket(), "add", name, "polling")
-		raw(t, p.socket(), "set", name, "bantime", seconds)
-		raw(t, p.socket(), "set", name, "maxretry", "1")
-		raw(t, p.socket(), "start", name)
+		raw(t, p.Socket(), "add", name, "polling")
+		raw(t, p.Socket(), "set", name, "bantime", seconds)
+		raw(t, p.Socket(), "set", name, "maxretry", "1")
+		raw(t, p.Socket(), "start", name)
 	}
 }
 
@@ -202,7 +126,7 @@ func (p *place) unmake(t *testing.T) {
 	t.Helper()
 	p.made = false
 	for _, name := range p.jails() {
-		raw(t, p.socket(), "stop", name)
+		raw(t, p.Socket(), "stop", name)
 	}
 }
 
@@ -211,7 +135,7 @@ func (*place) Small(*testing.T, int) ban.Backend { return nil }
 func (p *place) Wipe(t *testing.T) {
 	t.Helper()
 	for _, name := range p.jails() {
-		raw(t, p.socket(), "set", name, "unbanip", "0.0.0.0/0", "::/0")
+		raw(t, p.Socket(), "set", name, "unbanip", "0.0.0.0/0", "::/0")
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // jail opens a jail of the configuration that is shipped.
 func (s *server) jail(t *testing.T, name string) *fail2ban.Jails {
 	t.Helper()
-	j, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{name}, Prefixes: true})
+	j, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.Socket(), Jails: []string{name}, Prefixes: true})
 	ok(t, err)
 	t.Cleanup(func() { ok(t, j.Close()) })
 	return j
@@ -45,15 +45,6 @@ func eventually(t *testing.T, b ban.Backend, prefixes ...string) {
 	}
 }
 
-// appendTo appends to a file as a program does that others read.
-func appendTo(t *testing.T, file string, text []byte) {
-	t.Helper()
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
-	ok(t, err)
-	_, err = f.Write(text)
-	ok(t, errors.Join(err, f.Close()))
-}
-
 // TestHits: 40 sockets of one source, a line each, and 39 of another.
 func TestHits(t *testing.T) {
 	t.Parallel()
@@ -67,14 +58,14 @@ func TestHits(t *testing.T) {
 			lines = fail2ban.AppendHit(lines, time.Now(), netip.MustParseAddr("89.95.200.5"))
 		}
 	}
-	appendTo(t, s.path("hits.log"), lines)
+	ok(t, s.Append("hits.log", lines))
 	eventually(t, j, "197.203.26.142/32", "2001:db8:9::1/128")
 	for p, e := range list(t, j) {
 		if p.String() == "89.95.200.5/32" || !e.Until.Forever() {
 			t.Errorf("%v after 39 lines, or with an end", e)
 		}
 	}
-	appendTo(t, s.path("hits.log"), fail2ban.AppendHit(nil, time.Now(), netip.MustParseAddr("89.95.200.5")))
+	ok(t, s.Append("hits.log", fail2ban.AppendHit(nil, time.Now(), netip.MustParseAddr("89.95.200.5"))))
 	eventually(t, j, "89.95.200.5/32")
 }
 
@@ -96,7 +87,7 @@ func TestBanLines(t *testing.T) {
 	add("198.51.101.64/26", evil)
 	add("2001:db8:1::/64", "")
 	add("2001:db8:2::1/128", strings.Repeat("x", 5000))
-	appendTo(t, s.path("bans.log"), lines)
+	ok(t, s.Append("bans.log", lines))
 	eventually(t, j, "198.51.100.9/32", "198.51.101.64/26", "2001:db8:1::/64", "2001:db8:2::1/128")
 	got := list(t, j)
 	for _, p := range []string{"203.0.113.43/32", "192.0.2.66/32"} {
@@ -111,7 +102,7 @@ func TestBanLines(t *testing.T) {
 func (s *server) noted(t *testing.T, line string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		notes, err := os.ReadFile(s.path("notes"))
+		notes, err := os.ReadFile(s.Path("notes"))
 		if err == nil && strings.Contains(string(notes), line) {
 			return
 		}
@@ -195,8 +186,8 @@ func TestBanTime(t *testing.T) {
 	p := newPlace(t)
 	p.make(t)
 	short, long, ever := p.jails()[0], p.jails()[1], p.jails()[2]
-	raw(t, p.socket(), "set", short, "bantime", "270")
-	raw(t, p.socket(), "set", long, "bantime", "3600")
+	raw(t, p.Socket(), "set", short, "bantime", "270")
+	raw(t, p.Socket(), "set", long, "bantime", "3600")
 	cfg := p.config()
 	cfg.Slack, cfg.BanIP, cfg.Prefixes = 0, true, false
 	b, err := fail2ban.Open(t.Context(), cfg)
@@ -230,12 +221,12 @@ func TestBanTime(t *testing.T) {
 	// A ban that was prolonged has a time of its own, which the jail's does not
 	// shorten; others follow the jail's.
 	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), time.Hour)}))
-	raw(t, p.socket(), "set", long, "banip", host.Addr().String())
-	raw(t, p.socket(), "set", long, "bantime", "400")
+	raw(t, p.Socket(), "set", long, "banip", host.Addr().String())
+	raw(t, p.Socket(), "set", long, "bantime", "400")
 	check(time.Hour, false)
 	ok(t, b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.For(time.Now(), 400*time.Second)}))
 	check(400*time.Second, false)
-	raw(t, p.socket(), "set", ever, "bantime", "20000")
+	raw(t, p.Socket(), "set", ever, "bantime", "20000")
 	if err := b.Ban(t.Context(), ban.Entry{Prefix: host, Until: ban.Forever}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("for ever without a jail for it: %v", err)
 	}
@@ -264,14 +255,14 @@ func TestOpenErrors(t *testing.T) {
 		t.Errorf("nobody listens: %v", err)
 	}
 	s := start(t)
-	_, err = fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{"nope"}})
+	_, err = fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.Socket(), Jails: []string{"nope"}})
 	if !errors.Is(err, ban.ErrNotEnforcing) || !strings.Contains(err.Error(), "UnknownJailException: nope") {
 		t.Errorf("no such jail: %v", err)
 	}
 	name := fmt.Sprint("test", number.Add(1))
-	raw(t, s.socket(), "add", name, "polling")
-	raw(t, s.socket(), "set", name, "maxretry", "101")
-	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket(), Jails: []string{name}}); err == nil || !strings.Contains(err.Error(), "it counts") {
+	raw(t, s.Socket(), "add", name, "polling")
+	raw(t, s.Socket(), "set", name, "maxretry", "101")
+	if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.Socket(), Jails: []string{name}}); err == nil || !strings.Contains(err.Error(), "it counts") {
 		t.Errorf("a jail that counts: %v", err)
 	}
 }
@@ -282,7 +273,7 @@ func TestGone(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	link := filepath.Join(t.TempDir(), "sock")
-	ok(t, os.Symlink(s.socket(), link))
+	ok(t, os.Symlink(s.Socket(), link))
 	b, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: link})
 	ok(t, err)
 	ok(t, os.Remove(link))
@@ -309,7 +300,7 @@ func TestBusy(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 8 {
-				if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.socket()}); err != nil {
+				if _, err := fail2ban.Open(t.Context(), &fail2ban.Config{Socket: s.Socket()}); err != nil {
 					t.Error(err)
 				}
 			}

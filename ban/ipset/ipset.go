@@ -223,13 +223,19 @@ func (s *Sets) Dropped(ctx context.Context, p netip.Prefix) (packets, bytes uint
 	return found.packets, found.bytes, nil
 }
 
-// Rules returns the commands that add the rules that drop what is banned, one
-// for each set. A router wants the same in FORWARD. They must stand before rules
-// that accept established connections; nft(8) has none that refer to such sets.
-func (s *Sets) Rules() []string {
+// Rules returns the commands that add the rules that drop what is banned, one for
+// each set and chain: INPUT if none is named, and FORWARD for a router. They must
+// stand before rules that accept established connections. They are alike for
+// iptables-nft and iptables-legacy; nft(8) has none that refer to such sets.
+func (s *Sets) Rules(chains ...string) []string {
+	if len(chains) == 0 {
+		chains = []string{"INPUT"}
+	}
 	var rules []string
-	for _, set := range s.sets {
-		rules = append(rules, set.rule())
+	for _, chain := range chains {
+		for _, set := range s.sets {
+			rules = append(rules, set.rule(chain))
+		}
 	}
 	return rules
 }
@@ -245,7 +251,7 @@ func (s *Sets) Enforcing(ctx context.Context) error {
 		case err != nil:
 			errs = append(errs, gone(err))
 		case h.references == 0:
-			errs = append(errs, fmt.Errorf("%w: no rule refers to set %s: %s", ban.ErrNotEnforcing, set.name, set.rule()))
+			errs = append(errs, fmt.Errorf("%w: no rule refers to set %s: %s", ban.ErrNotEnforcing, set.name, set.rule("INPUT")))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

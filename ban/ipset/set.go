@@ -53,12 +53,12 @@ func (s *set) family() string {
 }
 
 // rule is the command that makes the set drop.
-func (s *set) rule() string {
+func (s *set) rule(chain string) string {
 	program := "iptables"
 	if s.ipv6 {
 		program = "ip6tables"
 	}
-	return fmt.Sprintf("%s -I INPUT -m conntrack --ctdir ORIGINAL -m set --match-set %s src -j DROP", program, s.name)
+	return fmt.Sprintf("%s -I %s -m conntrack --ctdir ORIGINAL -m set --match-set %s src -j DROP", program, chain, s.name)
 }
 
 // adopt takes a set of the kernel as it is, if bans can be kept in it.

@@ -48,6 +48,8 @@ func TestFlood(t *testing.T) {
 		case "ipset":
 			w.Lists("hashsize 1024 maxelem 65536 timeout 300", bad.Addr4().String()+" timeout 2",
 				`comment "Conn Cnt: 120 is greater than limit:60"`, "2001:db8:101::/64 timeout 2")
+		case "fail2ban":
+			w.Lists("-A f2b-connsleuth-270 -s 10.0.1.2/32 -j REJECT ", "-A f2b-connsleuth-270 -s 2001:db8:101::/64 -j REJECT ")
 		}
 		bad.Banned(false, 5060)
 		bad.Banned(true, 5060)

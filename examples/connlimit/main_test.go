@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"github.com/connsleuth/connsleuth/detect"
-	"github.com/connsleuth/connsleuth/internal/bouncer/replay"
+	"github.com/connsleuth/connsleuth/internal/program"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
 
-func TestMain(m *testing.M) { replay.Main(m, main) }
+func TestMain(m *testing.M) { program.Main(m, main) }
 
 // TestNetwork: sources of one network that are within the limit are not banned for
 // being many, and one that is not is banned alone.

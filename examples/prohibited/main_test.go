@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,98 +18,12 @@ import (
 	"github.com/connsleuth/connsleuth/detect/reject"
 	"github.com/connsleuth/connsleuth/internal/lab"
 	"github.com/connsleuth/connsleuth/internal/nft"
+	"github.com/connsleuth/connsleuth/internal/program"
 )
 
-// child is set for a process that is to be the program itself.
-const child = "CONNSLEUTH_PROHIBITED"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(child) != "" {
-		main()
-		return
-	}
-	lab.Main(m)
-}
+func TestMain(m *testing.M) { program.Main(m, main) }
 
 const patience = 40 * time.Second
-
-// program is the program at work in a host.
-type program struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	end chan error
-
-	mu       sync.Mutex
-	out, err bytes.Buffer
-}
-
-// writer guards one of the program's buffers.
-type writer struct {
-	p *program
-	b *bytes.Buffer
-}
-
-func (w writer) Write(b []byte) (int, error) {
-	w.p.mu.Lock()
-	defer w.p.mu.Unlock()
-	return w.b.Write(b)
-}
-
-func start(t *testing.T, h *lab.Host, args ...string) *program {
-	t.Helper()
-	p := &program{t: t, end: make(chan error, 1)}
-	p.cmd = exec.Command(os.Args[0], args...)
-	p.cmd.Env = append(os.Environ(), child+"=1")
-	p.cmd.Stdout, p.cmd.Stderr = writer{p, &p.out}, writer{p, &p.err}
-	if err := h.Do(p.cmd.Start); err != nil {
-		t.Fatal(err)
-	}
-	go func() { p.end <- p.cmd.Wait() }()
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() }) // it may have ended
-	return p
-}
-
-func (p *program) text() (out, err string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.String(), p.err.String()
-}
-
-// waitFor waits until the program has written something.
-func (p *program) waitFor(what string) {
-	p.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if out, err := p.text(); strings.Contains(out+err, what) {
-			return
-		}
-	}
-	out, err := p.text()
-	p.t.Fatalf("no %q in\n%s%s", what, out, err)
-}
-
-// wait waits for the end of the program.
-func (p *program) wait() error {
-	p.t.Helper()
-	select {
-	case err := <-p.end:
-		return err
-	case <-time.After(patience):
-		p.t.Fatal("the program does not end")
-		return nil
-	}
-}
-
-// stop ends the program by a signal and wants it to succeed.
-func (p *program) stop(s os.Signal) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.wait(); err != nil {
-		_, text := p.text()
-		p.t.Errorf("after %v: %v: %s", s, err, text)
-	}
-}
 
 // hostState is all that the program could leave behind.
 func hostState(t *testing.T, h *lab.Host) string {
@@ -198,38 +111,35 @@ func TestProhibited(t *testing.T) {
 	before := hostState(t, server)
 	unchanged := func(now string) bool { return now == before }
 
-	p := start(t, server)
-	p.waitFor("watching")
+	p := program.Start(t, server)
+	p.Says("watching")
 	try(t, client, server, 4000, 1000)
-	p.waitFor("no-service, certain: ")
-	p.waitFor(" of inet filter input: tcp dport 1000 ")
-	p.stop(os.Interrupt)
-	if out, _ := p.text(); !strings.Contains(out, ":4000 > ") {
+	p.Says("no-service, certain: ")
+	p.Says(" of inet filter input: tcp dport 1000 ")
+	p.Stop(os.Interrupt)
+	if out, _ := p.Text(); !strings.Contains(out, ":4000 > ") {
 		t.Errorf("got %s", out)
 	}
 	waitState(t, server, unchanged)
 
-	p = start(t, server)
-	p.waitFor("watching")
-	if err := p.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = p.wait() // killed
+	p = program.Start(t, server)
+	p.Says("watching")
+	p.Kill()
 	waitState(t, server, func(now string) bool {
 		return strings.Contains(now, "connsleuth-restore") && !strings.Contains(now, "table inet connsleuth {")
 	})
 
-	p = start(t, server, "-json", "-top=3")
-	p.waitFor("watching")
-	second := start(t, server)
-	if err := second.wait(); err == nil {
+	p = program.Start(t, server, "-json", "-top=3")
+	p.Says("watching")
+	second := program.Start(t, server)
+	if second.Wait() == 0 {
 		t.Error("a second one may run")
 	}
-	second.waitFor("another Watch has installed its table: table inet connsleuth, of process ")
+	second.Says("another Watch has installed its table: table inet connsleuth, of process ")
 	try(t, client, server, 4001, 1000)
-	p.waitFor("}\n")
-	p.stop(syscall.SIGTERM)
-	out, _ := p.text()
+	p.Says("}\n")
+	p.Stop(syscall.SIGTERM)
+	out, _ := p.Text()
 	var v struct{ Cause string }
 	if err := json.NewDecoder(strings.NewReader(out)).Decode(&v); err != nil || v.Cause != string(reject.CauseNoService) {
 		t.Errorf("%v: %s", err, out)
@@ -241,13 +151,13 @@ func TestProhibited(t *testing.T) {
 func TestProhibitedGroup(t *testing.T) {
 	t.Parallel()
 	client, server := refusing(t)
-	p := start(t, server, "-group=49,50", "-group", "51", "-for=3s", "-top=1")
-	p.waitFor("watching")
+	p := program.Start(t, server, "-group=49,50", "-group", "51", "-for=3s", "-top=1")
+	p.Says("watching")
 	try(t, client, server, 4000, 1001)
-	if err := p.wait(); err != nil {
-		t.Error(err)
+	if status := p.Wait(); status != 0 {
+		t.Errorf("status %d", status)
 	}
-	if out, _ := p.text(); strings.Count(out, "\n") != 1 || !strings.Contains(out, "no-service") {
+	if out, _ := p.Text(); strings.Count(out, "\n") != 1 || !strings.Contains(out, "no-service") {
 		t.Errorf("got %q", out)
 	}
 }
@@ -258,11 +168,11 @@ func TestProhibitedDryRun(t *testing.T) {
 	for arg, want := range map[string]string{
 		"-dry-run": "table inet connsleuth {\n", "-dry-run -group=5": "# nothing", "-h": "NFLOG group", "-group=x": "is no group",
 	} {
-		p := start(t, h, strings.Fields(arg)...)
-		if err := p.wait(); (err != nil) != (arg == "-group=x") {
-			t.Errorf("%s: %v", arg, err)
+		p := program.Start(t, h, strings.Fields(arg)...)
+		if status := p.Wait(); (status != 0) != (arg == "-group=x") {
+			t.Errorf("%s: status %d", arg, status)
 		}
-		p.waitFor(want)
+		p.Says(want)
 	}
 }
 

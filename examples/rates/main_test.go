@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/connsleuth/connsleuth/internal/bouncer/replay"
+	"github.com/connsleuth/connsleuth/internal/program"
 )
 
-func TestMain(m *testing.M) { replay.Main(m, main) }
+func TestMain(m *testing.M) { program.Main(m, main) }

@@ -1,9 +1,11 @@
 // Command timewait bans sources that leave many connections in TIME_WAIT behind:
 // at each look, every connection of a source that is new in TIME_WAIT on one of
 // the ports counts, and who comes to -maxretry of them within -findtime is banned
-// for ever, or for -bantime. By default it only says what it would do.
+// for ever, or for -bantime. By default it only says what it would do. With -hits
+// it writes a line for each, for a jail of fail2ban to count, and bans nobody.
 //
 //	go run ./examples/timewait [-apply] [-backend NAME] [-ports 80,443] [-allow PREFIXES]
+//	go run ./examples/timewait -apply -hits /var/log/connsleuth-hits.log
 package main
 
 import (
@@ -13,9 +15,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
+	"github.com/connsleuth/connsleuth/ban/fail2ban"
 	"github.com/connsleuth/connsleuth/internal/bouncer"
 	"github.com/connsleuth/connsleuth/sockdiag"
 )
@@ -30,6 +34,7 @@ func main() {
 	jail := ban.Jail{MaxRetry: 40, FindTime: 750 * time.Second}
 	flag.IntVar(&jail.MaxRetry, "maxretry", jail.MaxRetry, "`N` connections earn a ban")
 	flag.DurationVar(&jail.FindTime, "findtime", jail.FindTime, "`TIME` in which they are counted together")
+	hits := flag.String("hits", "", "with -apply, append a line for each connection to `FILE`, for fail2ban's jail connsleuth-hits, and ban nobody")
 	bouncer.Main("bans sources that leave many connections in TIME_WAIT behind.", func(ctx context.Context) error {
 		jail.BanTime, jail.Forever, jail.Ignore = flags.BanTime, flags.BanTime == 0, flags.Allow
 		if err := jail.Check(); err != nil {
@@ -38,7 +43,11 @@ func main() {
 		if len(ports) == 0 || jail.MaxRetry == 0 || jail.FindTime == 0 {
 			return bouncer.Usagef("-ports, -maxretry and -findtime must not be empty or 0")
 		}
-		return run(ctx, flags, loop, &watch{ports: ports, jail: jail})
+		w := &watch{ports: ports, jail: jail}
+		if *hits != "" && flags.Apply {
+			return record(ctx, loop, w, *hits)
+		}
+		return run(ctx, flags, loop, w)
 	})
 }
 
@@ -61,6 +70,30 @@ func run(ctx context.Context, flags bouncer.Flags, loop bouncer.Loop, w *watch) 
 			w.jail.Pardon(p) // it is not banned: count it anew
 		}
 		return err
+	})
+}
+
+// record writes down who is to be counted. Whom fail2ban is to ignore is for its
+// ignoreip to say, besides -allow.
+func record(ctx context.Context, loop bouncer.Loop, w *watch, file string) error {
+	diag, err := sockdiag.Dial(nil)
+	if err != nil {
+		return err
+	}
+	defer diag.Close()
+	return loop.Run(ctx, func(ctx context.Context, now time.Time) error {
+		hits, err := w.look(ctx, diag)
+		if err != nil {
+			return err
+		}
+		var lines []byte
+		for _, h := range hits {
+			allowed := slices.ContainsFunc(w.jail.Ignore, func(p netip.Prefix) bool { return p.Contains(h.Source) })
+			for n := 0; n < h.Count && !allowed; n++ {
+				lines = fail2ban.AppendHit(lines, now, h.Source)
+			}
+		}
+		return bouncer.Append(file, lines)
 	})
 }
 

@@ -29,7 +29,8 @@ var backends = map[string]func(context.Context, *Flags) (ban.Backend, error){
 		return backend(nft.Open(ctx, &nft.Config{Table: f.Set, Counters: true}))
 	},
 	"fail2ban": func(ctx context.Context, f *Flags) (ban.Backend, error) {
-		var cfg fail2ban.Config
+		// An attempt may take effect after what the source has open was cut.
+		cfg := fail2ban.Config{Socket: f.Socket, Prefixes: f.Wide, BanIP: true}
 		if f.Set != "" {
 			cfg.Jails = strings.Split(f.Set, ",")
 		}

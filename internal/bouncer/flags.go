@@ -33,6 +33,8 @@ type Flags struct {
 	Act
 	Backend  string
 	Set      string
+	Socket   string // of fail2ban
+	Wide     bool   // the jails of fail2ban take prefixes
 	Journal  string
 	Allow    Prefixes
 	Sessions Ports
@@ -45,6 +47,8 @@ func (f *Flags) Register(fs *flag.FlagSet, bantime time.Duration) {
 	f.Backend = "nft"
 	fs.Func("backend", fmt.Sprintf("`NAME` of what bans with -apply: %s (default %s)", strings.Join(Backends(), ", "), f.Backend), f.setBackend)
 	fs.StringVar(&f.Set, "set", "", "`NAME` of the backend's table or set, or of its jails, joined by commas; empty is its own")
+	fs.StringVar(&f.Socket, "socket", "", "`PATH` of fail2ban's socket; empty is its own")
+	fs.BoolVar(&f.Wide, "jail-prefixes", false, "the actions of fail2ban's jails take prefixes, as IPv6 sources are: those of iptables do")
 	fs.StringVar(&f.Journal, "journal", "", "`FILE` that keeps the bans of -apply over a restart; none if empty")
 	fs.Var(&f.Allow, "allow", "`PREFIXES` never banned, joined by commas: 203.0.113.43,2001:db8::/48")
 	f.Sessions = Ports{22}

@@ -24,8 +24,9 @@ func TestFlags(t *testing.T) {
 		t.Errorf("by default: %+v, %v", f, err)
 	}
 	f, err = parse("-apply", "-json", "-backend", "ipset", "-set", "banned", "-journal", "j", "-sessions", "2222,22",
+		"-socket", "s", "-jail-prefixes",
 		"-allow", "203.0.113.43,2001:db8::1/48", "-allow", "::ffff:192.0.2.1", "-bantime", "0")
-	if err != nil || !f.Apply || !f.JSON || f.Backend != "ipset" || f.Set != "banned" || f.Journal != "j" || f.Sessions.String() != "2222,22" ||
+	if err != nil || !f.Apply || !f.JSON || f.Backend != "ipset" || f.Set != "banned" || f.Journal != "j" || f.Socket != "s" || !f.Wide || f.Sessions.String() != "2222,22" ||
 		f.Allow.String() != "203.0.113.43/32,2001:db8::/48,192.0.2.1/32" || f.Until(time.Now()) != ban.Forever {
 		t.Errorf("%+v, %v", f, err)
 	}

@@ -47,6 +47,17 @@ func status(err error) int {
 	return 1
 }
 
+// Append appends lines to a log, all at once, so that who reads it reads no part of
+// one. A new log is its writer's, mode 0600.
+func Append(log string, lines []byte) error {
+	f, err := os.OpenFile(log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(lines)
+	return errors.Join(err, f.Close())
+}
+
 // Loop is how often to look.
 type Loop struct {
 	Every  time.Duration

@@ -3,6 +3,8 @@ package bouncer
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,5 +72,18 @@ func TestStatus(t *testing.T) {
 		if got := status(err); got != want {
 			t.Errorf("%v: %d, want %d", err, got, want)
 		}
+	}
+}
+
+func TestAppend(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	if err := errors.Join(Append(log, []byte("a\n")), Append(log, nil), Append(log, []byte("b\n"))); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(log); string(text) != "a\nb\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := Append(t.TempDir(), []byte("a\n")); err == nil {
+		t.Error("appended to a directory")
 	}
 }

@@ -45,7 +45,7 @@ var arrows = map[string][]string{
 	"ban/nft":      {"ban", "internal/nfnl", "internal/nft", unix},
 
 	"internal/bouncer":        {"ban", "ban/cut", "ban/fail2ban", "ban/ipset", "ban/nft", "conntrack", "sockdiag"},
-	"internal/bouncer/replay": {"ban", "ban/ipset", "ban/nft", "internal/lab", "internal/nft"},
+	"internal/bouncer/replay": {"ban", "ban/fail2ban", "ban/ipset", "ban/nft", "internal/jailer", "internal/lab", "internal/nft", "internal/program"},
 
 	"internal/ci":            {},
 	"internal/ci/kernels":    {},
@@ -56,6 +56,8 @@ var arrows = map[string][]string{
 	"internal/nft":           {"internal/nfnl", unix},
 	"internal/record":        {},
 	"internal/lab":           {"internal/nfnl", "internal/nft", unix},
+	"internal/program":       {"internal/lab"},
+	"internal/jailer":        {"ban/fail2ban"},
 	"internal/incidents":     append(public(), "internal/lab", "internal/nft", unix),
 }
 

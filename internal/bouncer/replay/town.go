@@ -16,6 +16,7 @@ import (
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/ban/ipset"
 	"github.com/connsleuth/connsleuth/ban/nft"
+	"github.com/connsleuth/connsleuth/internal/jailer"
 	"github.com/connsleuth/connsleuth/internal/lab"
 	nftables "github.com/connsleuth/connsleuth/internal/nft"
 )
@@ -25,7 +26,8 @@ import (
 type Town struct {
 	*testing.T
 	Server *lab.Host
-	Ban    string // the backend: nft, ipset, memory
+	Ban    string         // the backend: nft, ipset, fail2ban, memory
+	Jailer *jailer.Server // of fail2ban
 
 	net     *lab.Network
 	router  *lab.Host
@@ -34,12 +36,15 @@ type Town struct {
 	closers []io.Closer
 }
 
+// Patience is how long anything is waited for.
+const Patience = 20 * time.Second
+
 // Set is what the backend's set or table is called.
 const Set = "banned"
 
 // Each runs a replay with every backend that acts, and with memory.
 func Each(t *testing.T, replay func(*Town)) {
-	for _, backend := range []string{"memory", "nft", "ipset"} {
+	for _, backend := range []string{"memory", "nft", "ipset", "fail2ban"} {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			replay(New(t, backend))
@@ -47,7 +52,8 @@ func Each(t *testing.T, replay func(*Town)) {
 	}
 }
 
-// New makes the server, with the rules that an ipset needs.
+// New makes the server, with the rules that an ipset needs, or a fail2ban-server
+// in it.
 func New(t *testing.T, backend string) *Town {
 	t.Helper()
 	n := lab.New(t)
@@ -60,15 +66,9 @@ func New(t *testing.T, backend string) *Town {
 	}}))
 	switch backend {
 	case "ipset":
-		lab.Tool(t, "iptables")
-		sets, err := ipset.Open(t.Context(), &ipset.Config{NetNS: w.Server.NetNS(), Name: Set, Timeout: 300 * time.Second})
-		w.ok(err)
-		for _, rule := range sets.Rules() {
-			args := strings.Fields(rule)
-			_, err := w.Server.Exec(t.Context(), args[0], args[1:]...)
-			w.ok(err)
-		}
-		w.ok(sets.Close())
+		w.ipset()
+	case "fail2ban":
+		w.fail2ban("iptables")
 	case "nft":
 		b, err := nft.Open(t.Context(), &nft.Config{NetNS: w.Server.NetNS(), Table: Set, Counters: true})
 		w.ok(err)
@@ -78,9 +78,27 @@ func New(t *testing.T, backend string) *Town {
 	return w
 }
 
+// ipset makes the sets, and the rules for them.
+func (w *Town) ipset() {
+	w.Helper()
+	lab.Tool(w, "iptables")
+	sets, err := ipset.Open(w.Context(), &ipset.Config{NetNS: w.Server.NetNS(), Name: Set, Timeout: 300 * time.Second})
+	w.ok(err)
+	for _, rule := range sets.Rules() {
+		args := strings.Fields(rule)
+		_, err := w.Server.Exec(w.Context(), args[0], args[1:]...)
+		w.ok(err)
+	}
+	w.ok(sets.Close())
+}
+
 // Args are those of an example that acts, with what the test adds.
 func (w *Town) Args(more ...string) []string {
-	return append([]string{"-apply", "-json", "-backend", w.Ban, "-set", Set}, more...)
+	args := []string{"-apply", "-json", "-backend", w.Ban, "-set", Set}
+	if w.Jailer != nil {
+		args = append(args[:4:4], "-socket", w.Jailer.Socket(), "-set", Jails, "-jail-prefixes")
+	}
+	return append(args, more...)
 }
 
 func (w *Town) ok(err error) {
@@ -256,6 +274,21 @@ func (v *Visitor) Banned(ipv6 bool, port uint16) {
 	}
 }
 
+// Shut waits until a visitor is kept out.
+func (v *Visitor) Shut(ipv6 bool, port uint16) {
+	v.town.Helper()
+	for end := time.Now().Add(Patience); ; {
+		c, err := v.Dial(ipv6, port, 300*time.Millisecond)
+		if err != nil {
+			return
+		}
+		v.town.ok(c.Close())
+		if time.Now().After(end) {
+			v.town.Fatalf("%s is let in", v.Source(ipv6))
+		}
+	}
+}
+
 // Served wants a visitor that connects anew to be answered.
 func (v *Visitor) Served(port uint16) {
 	v.town.Helper()
@@ -266,19 +299,23 @@ func (v *Visitor) Served(port uint16) {
 	}
 }
 
-// Listing is what nft or ipset lists of the bans; empty where the tool is missing,
-// or there is none.
+// Listing is what the tools list of the bans; empty where one is missing, or there
+// is none.
 func (w *Town) Listing() string {
 	w.Helper()
-	args := map[string][]string{"nft": {"nft", "list", "table", "inet", Set}, "ipset": {"ipset", "list"}}[w.Ban]
-	if args == nil {
-		return ""
+	var list strings.Builder
+	for _, command := range map[string][]string{
+		"nft": {"nft list table inet " + Set}, "ipset": {"ipset list"}, "fail2ban": {"iptables -S", "ip6tables -S"},
+	}[w.Ban] {
+		words := strings.Fields(command)
+		out, err := w.Server.Exec(w.Context(), words[0], words[1:]...)
+		if err != nil {
+			w.Logf("%v", err)
+			return ""
+		}
+		list.Write(out)
 	}
-	out, err := w.Server.Exec(w.Context(), args[0], args[1:]...)
-	if err != nil {
-		w.Logf("%v", err)
-	}
-	return string(out)
+	return list.String()
 }
 
 // Lists wants each text in one line of the listing, if there is one.
