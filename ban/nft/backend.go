@@ -58,106 +58,9 @@ func (b *Backend) apply(ctx context.Context, entries []ban.Entry, trial bool) er
 	if b.mirror.size() == 0 && !trial {
 		b.mirror = newMirror(entries)
 	}
-	refused := refusals{of: len(entries)}
-	changes := make([]change, 0, min(len(entries), most))
-	var err error
-	for part := range slices.Chunk(entries, most) {
-		if err = b.applyPart(ctx, part, changes, &refused, trial); err != nil {
-			break
-		}
-		refused.before += len(part)
-	}
+	err := b.applyParts(ctx, slices.Collect(slices.Chunk(entries, most)), trial)
 	b.prune(time.Now())
-	return errors.Join(append(refused.errs, err)...)
-}
-
-// refusals are why entries are not in force.
-type refusals struct {
-	of     int     // entries of the call
-	before int     // entries of its parts before this one
-	errs   []error // none, or one of each entry
-}
-
-// note tells of the entry at an index of the part.
-func (r *refusals) note(at int, err error) {
-	if r.errs == nil {
-		r.errs = make([]error, r.of)
-	}
-	r.errs[r.before+at] = err
-}
-
-func (b *Backend) applyPart(ctx context.Context, entries []ban.Entry, changes []change, refused *refusals, trial bool) error {
-	changes, over := b.plan(entries, changes, refused, trial)
-	order(changes)
-	if trial {
-		return b.transact(ctx, changes, refused, true)
-	}
-	var err error
-	if len(over) > 0 {
-		_, err = b.lift(ctx, over)
-	}
-	if err == nil {
-		err = b.transact(ctx, changes, refused, false)
-	}
-	if err != nil {
-		b.forget(changes)
-	}
 	return err
-}
-
-// plan sorts out the entries: what is to be put in force, for which changes has
-// room, what is over already, and what is refused. What is to be put in force is
-// noted in the mirror, but for a trial.
-func (b *Backend) plan(entries []ban.Entry, changes []change, refused *refusals, trial bool) (_ []change, over []netip.Prefix) {
-	now := time.Now()
-	notes := &b.mirror
-	if trial {
-		again := newMirror(entries)
-		notes = &again
-	}
-	ended := false // some have
-	for i := range entries {
-		e := &entries[i]
-		if err := e.Check(); err != nil {
-			refused.note(i, err)
-			continue
-		}
-		c := change{entry: e, at: int32(i), kind: kindOf(e.Prefix)}
-		t, timed := e.Until.Time()
-		until := t.UnixMilli()
-		if timed {
-			left := until - now.UnixMilli()
-			if left > longest {
-				refused.note(i, &ban.EntryError{Prefix: e.Prefix, Err: fmt.Errorf("%w: more than 292 years", ban.ErrTooLong)})
-				continue
-			}
-			ended = ended || left <= 0
-			c.timeout = timeout(left)
-		}
-		was, known := notes.get(e.Prefix)
-		if at := int(was.at); known && at < len(changes) && changes[at].entry.Prefix == e.Prefix { // the last of the same counts
-			c.known = changes[at].known
-			changes[at] = c
-		} else {
-			was.at = int32(len(changes))
-			if c.known = known; trial {
-				_, c.known = b.mirror.get(e.Prefix)
-			}
-			changes = append(changes, c)
-		}
-		was.end = end(until, timed)
-		notes.set(e.Prefix, was)
-	}
-	if !ended {
-		return changes, nil
-	}
-	return slices.DeleteFunc(changes, func(c change) bool {
-		gone := c.entry.Until.Over(now)
-		if gone {
-			over = append(over, c.entry.Prefix)
-		}
-		return gone
-	}), over
 }
 
 // Unban implements ban.Backend. Up to 1,000 prefixes are one transaction, unless
@@ -239,14 +142,6 @@ func (b *Backend) Purge(ctx context.Context) error {
 	}
 	b.mirror = newMirror(nil)
 	return nil
-}
-
-// forget takes what was not put in force out of the mirror, or what may not have
-// been.
-func (b *Backend) forget(changes []change) {
-	for _, c := range changes {
-		b.mirror.remove(c.entry.Prefix)
-	}
 }
 
 // prune forgets what is over, each time that there is twice as much.

@@ -40,7 +40,7 @@
 //
 // A ban lasts 20 ms at least, and 292 years at most, short of Forever
 // (ban.ErrTooLong). It ends within a tick of the kernel's clock (1 to 10 ms) of
-// what was asked for, or later by as much as the call took.
+// what was asked for, or later by as much as its transaction took.
 //
 // # Privileges
 //

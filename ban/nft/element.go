@@ -32,20 +32,21 @@ const (
 
 // change is an entry that is to be put in force.
 type change struct {
-	entry   *ban.Entry
-	timeout uint64 // ms; 0 is none
-	at      int32  // in its part of the call
-	kind    kind
-	known   bool // it may be in force already
+	entry *ban.Entry
+	end   int64 // if it is timed: ms since 1970
+	at    int32 // in its part of the call
+	kind  kind
+	timed bool
+	known bool // it may be in force already
 }
 
 // lifted is the change that takes a ban back.
 func lifted(p netip.Prefix) change { return change{entry: &ban.Entry{Prefix: p}, kind: kindOf(p)} }
 
 // elements adds messages with the elements of changes, which are of one set,
-// beginning at the change with the index first: with what is to be known of them,
-// or the keys alone.
-func (b *batch) elements(op uint8, how uint16, changes []change, first int, whole bool) {
+// beginning at the change with the index first: as they are now, in ms since 1970,
+// or, at 0, the keys alone.
+func (b *batch) elements(op uint8, how uint16, changes []change, first int, now int64) {
 	for done := 0; done < len(changes); {
 		m := b.next(op, how)
 		k, start := changes[done].kind, done
@@ -53,7 +54,7 @@ func (b *batch) elements(op uint8, how uint16, changes []change, first int, whol
 		m.String(listSet, k.String())
 		list := m.Begin(listElements)
 		for ; done < len(changes) && m.Len()-list < maxElements; done++ {
-			changes[done].element(m, whole)
+			changes[done].element(m, now)
 		}
 		m.End(list)
 		b.add(m, about{set: k, op: op, first: first + start, last: first + done})
@@ -61,7 +62,7 @@ func (b *batch) elements(op uint8, how uint16, changes []change, first int, whol
 }
 
 // element writes one.
-func (c *change) element(m *nfnl.Builder, whole bool) {
+func (c *change) element(m *nfnl.Builder, now int64) {
 	elem := m.Begin(listElem)
 	key := m.Begin(elemKey)
 	if a := c.entry.Prefix.Addr(); a.Is4() {
@@ -72,16 +73,16 @@ func (c *change) element(m *nfnl.Builder, whole bool) {
 		m.Bytes(dataValue, b[:])
 	}
 	m.End(key)
-	if whole {
-		c.rest(m)
+	if now != 0 {
+		c.rest(m, now)
 	}
 	m.End(elem)
 }
 
 // rest writes what an element has besides its key.
-func (c *change) rest(m *nfnl.Builder) {
-	if c.timeout > 0 {
-		m.U64(elemTimeout, c.timeout)
+func (c *change) rest(m *nfnl.Builder, now int64) {
+	if c.timed {
+		m.U64(elemTimeout, timeout(c.end-now))
 	}
 	if s := comment(c.entry.Reason); s != "" {
 		var data [2 + maxComment + 1]byte

@@ -52,12 +52,13 @@ func TestNoAllocations(t *testing.T) {
 		entries = append(entries, ban.Entry{Prefix: p, Until: until, Reason: "Conn Cnt: 684 is greater than limit:60"})
 	}
 	b := &Backend{cfg: Config{Table: "t"}, sets: map[kind]bool{{false, 32}: true}, mirror: newMirror(entries)}
-	room := make([]change, 0, most)
+	p := part{changes: make([]change, 0, most)}
 	prepare := func(n int) {
-		changes, over := b.plan(entries[:n], room, &refusals{of: n}, false)
-		order(changes)
-		if b.encode(changes); len(changes) != n || over != nil {
-			t.Fatalf("%d changes and %v of %d entries", len(changes), over, n)
+		p.changes = p.changes[:0]
+		b.plan(&p, entries[:n], false)
+		order(p.changes)
+		if b.encode(p.changes); len(p.changes) != n || p.over != nil {
+			t.Fatalf("%d changes and %v of %d entries", len(p.changes), p.over, n)
 		}
 	}
 	for _, known := range []bool{false, true} {
@@ -84,28 +85,28 @@ func TestPlan(t *testing.T) {
 	b := &Backend{mirror: newMirror(nil)}
 	b.mirror.set(h[0], mark{end: never, at: 1})
 	for _, trial := range []bool{true, false} {
-		refused := refusals{of: 9, before: 2}
-		changes, over := b.plan([]ban.Entry{
+		var p part
+		b.plan(&p, []ban.Entry{
 			{Prefix: h[1], Until: soon}, {Prefix: h[0], Until: soon}, {Prefix: h[1], Until: later}, {Prefix: h[0], Until: ban.Forever},
 			{Prefix: h[2], Until: ban.At(time.Unix(1, 0))}, {}, {Prefix: h[3], Until: ban.At(time.Unix(math.MaxInt64/1000, 0))},
-		}, nil, &refused, trial)
+		}, trial)
 		var got []int32
-		for _, c := range changes {
+		for _, c := range p.changes {
 			got = append(got, c.at)
 		}
-		if !slices.Equal(got, []int32{2, 3}) || changes[0].known || !changes[1].known || changes[0].timeout == 0 || changes[1].timeout != 0 {
-			t.Errorf("trial %v: the changes are %+v", trial, changes)
+		if !slices.Equal(got, []int32{2, 3}) || p.changes[0].known || !p.changes[1].known || !p.changes[0].timed || p.changes[1].timed {
+			t.Errorf("trial %v: the changes are %+v", trial, p.changes)
 		}
-		if len(over) != 1 || over[0] != h[2] {
-			t.Errorf("trial %v: over are %v", trial, over)
+		if len(p.over) != 1 || p.over[0] != h[2] {
+			t.Errorf("trial %v: over are %v", trial, p.over)
 		}
-		for i, err := range refused.errs {
-			if (err != nil) != (i == 2+5 || i == 2+6) || errors.Is(err, ban.ErrTooLong) != (i == 2+6) {
+		for i, err := range p.errs {
+			if (err != nil) != (i == 5 || i == 6) || errors.Is(err, ban.ErrTooLong) != (i == 6) {
 				t.Errorf("trial %v: %d is refused: %v", trial, i, err)
 			}
 		}
-		if len(refused.errs) != 9 {
-			t.Errorf("trial %v: refused are %v", trial, refused.errs)
+		if len(p.errs) != 7 {
+			t.Errorf("trial %v: refused are %v", trial, p.errs)
 		}
 		if _, noted := b.mirror.get(h[1]); noted == trial {
 			t.Errorf("trial %v: noted: %v", trial, noted)

@@ -8,16 +8,11 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/connsleuth/connsleuth/ban"
 	"github.com/connsleuth/connsleuth/internal/nfnl"
 )
-
-// most entries of a call are a part: planned together, and one transaction. By
-// entry, transactions of 250 to 4,000 take the same time, and one of 100,000 half as
-// much again, as the table that is being filled grows behind its back (rhashtable);
-// and they block other programs that change rules meanwhile.
-const most = 1_000
 
 // rounds is how often a transaction is sent without the one entry that the
 // kernel refused; then the others are given up too.
@@ -25,13 +20,15 @@ const rounds = 16
 
 // transact puts changes in force in one transaction. The kernel takes all or
 // none: what it refuses is noted and left out of the next. The error returned is
-// that of the whole.
-func (b *Backend) transact(ctx context.Context, changes []change, refused *refusals, trial bool) error {
+// that of the whole. The mirror is not for it to read or write: the next part is
+// planned meanwhile.
+func (b *Backend) transact(ctx context.Context, p *part, changes []change) error {
+	order(changes)
 	for round := 0; len(changes) > 0; round++ {
 		t, made := b.encode(changes)
-		err := b.nl.Transaction(ctx, t.end(trial))
+		err := b.nl.Transaction(ctx, t.end(p.trial))
 		if err == nil {
-			if !trial {
+			if !p.trial {
 				b.made(made)
 			}
 			return nil
@@ -50,13 +47,9 @@ func (b *Backend) transact(ctx context.Context, changes []change, refused *refus
 			order(changes)
 		case r.item < 0 && len(changes) > 1:
 			half := len(changes) / 2
-			return errors.Join(b.transact(ctx, changes[:half:half], refused, trial), b.transact(ctx, changes[half:], refused, trial))
+			return errors.Join(b.transact(ctx, p, changes[:half:half]), b.transact(ctx, p, changes[half:]))
 		default:
-			var out []change
-			changes, out = b.leaveOut(changes, max(r.item, 0), r.err, refused, round == rounds)
-			if !trial {
-				b.forget(out)
-			}
+			changes = b.leaveOut(p, changes, max(r.item, 0), r.err, round == rounds)
 		}
 	}
 	return nil
@@ -93,6 +86,7 @@ func allKnown(changes []change) bool {
 // timeout, so that it cannot end before the delete either.
 func (b *Backend) encode(changes []change) (t *batch, made []kind) {
 	t = b.begin()
+	now := time.Now().UnixMilli()
 	for first := 0; first < len(changes); {
 		k, known := changes[first].kind, changes[first].known
 		last := first + 1
@@ -105,11 +99,11 @@ func (b *Backend) encode(changes []change) (t *batch, made []kind) {
 			t.makeRule(banned, b.cfg.lookup(k))
 		}
 		if run := changes[first:last]; known {
-			t.elements(newSetElem, nfnl.Create, run, first, false)
-			t.elements(delSetElem, 0, run, first, false)
-			t.elements(newSetElem, nfnl.Create, run, first, true)
+			t.elements(newSetElem, nfnl.Create, run, first, 0)
+			t.elements(delSetElem, 0, run, first, 0)
+			t.elements(newSetElem, nfnl.Create, run, first, now)
 		} else {
-			t.elements(newSetElem, nfnl.Create|nfnl.Exclude, run, first, true)
+			t.elements(newSetElem, nfnl.Create|nfnl.Exclude, run, first, now)
 		}
 		first = last
 	}
@@ -133,8 +127,8 @@ func (b *Backend) made(kinds []kind) {
 }
 
 // leaveOut notes why the change at i is not put in force, and with it those that
-// have no chance either, and returns the others, and those.
-func (b *Backend) leaveOut(changes []change, i int, err error, refused *refusals, all bool) (left, out []change) {
+// have no chance either, and returns the others.
+func (b *Backend) leaveOut(p *part, changes []change, i int, err error, all bool) (left []change) {
 	full := errors.Is(err, syscall.ENFILE)
 	if full {
 		err = fmt.Errorf("%w: %w", ban.ErrFull, err)
@@ -147,10 +141,10 @@ func (b *Backend) leaveOut(changes []change, i int, err error, refused *refusals
 			left = append(left, c)
 			continue
 		}
-		refused.note(int(c.at), &ban.EntryError{Prefix: c.entry.Prefix, Err: fmt.Errorf("nft: %s: %w", b.object("set "+c.kind.String()), err)})
-		out = append(out, c)
+		p.refuse(int(c.at), &ban.EntryError{Prefix: c.entry.Prefix, Err: fmt.Errorf("nft: %s: %w", b.object("set "+c.kind.String()), err)})
+		p.out = append(p.out, c)
 	}
-	return left, out
+	return left
 }
 
 // refusal is what the kernel found wrong in a transaction.
@@ -234,7 +228,7 @@ func (b *Backend) delete(ctx context.Context, changes []change, absent map[netip
 			for last < len(changes) && changes[last].kind == k {
 				last++
 			}
-			t.elements(delSetElem, 0, changes[first:last], first, false)
+			t.elements(delSetElem, 0, changes[first:last], first, 0)
 		}
 		err := b.nl.Transaction(ctx, t.end(false))
 		if err == nil {
@@ -288,6 +282,6 @@ func (b *Backend) get(c change) nfnl.Message {
 	m := request(getSetElem, 0)
 	m.String(listTable, b.cfg.Table)
 	m.String(listSet, c.kind.String())
-	m.Nested(listElements, func() { c.element(m, false) })
+	m.Nested(listElements, func() { c.element(m, 0) })
 	return m.Message()
 }

@@ -20,6 +20,8 @@ import (
 // kernel is a fake one with a set of IPv4 hosts.
 type kernel struct {
 	refuse  map[netip.Prefix]syscall.Errno
+	until   int  // if not 0: refuse is of the transactions before it
+	dies    int  // if not 0: all transactions from it on are EPERM
 	room    int  // 0 is no limit
 	offsets bool // it tells which element
 
@@ -77,7 +79,10 @@ func (k *kernel) element(r nfnltest.Request, e ban.Entry) syscall.Errno {
 		delete(k.pending, e.Prefix)
 		return 0
 	}
-	if errno := k.refuse[e.Prefix]; errno != 0 {
+	if k.dies > 0 && k.transactions >= k.dies {
+		return syscall.EPERM
+	}
+	if errno := k.refuse[e.Prefix]; errno != 0 && (k.until == 0 || k.transactions < k.until) {
 		return errno
 	}
 	_, have := k.pending[e.Prefix]
@@ -166,6 +171,56 @@ func TestRefusedParts(t *testing.T) {
 			k.refuse[p] = syscall.ERANGE
 		}
 		banAll(t, k, b, h, syscall.ERANGE, out...)
+	})
+}
+
+// twoParts are the entries of a call in two parts, of which the second has one of
+// the first again.
+func twoParts() (again netip.Prefix, entries []ban.Entry) {
+	h := testHosts(2*most - 1)
+	again = h[700]
+	for _, p := range slices.Insert(slices.Clone(h), most+300, again) {
+		entries = append(entries, ban.Entry{Prefix: p, Until: ban.Forever})
+	}
+	return again, entries
+}
+
+// TestRefusedThenTaken: what is refused of one part and taken of the next, which is
+// planned before it is refused, is noted as in force.
+func TestRefusedThenTaken(t *testing.T) {
+	inKernels(t, func(t *testing.T, k *kernel, b *Backend) {
+		if !k.offsets {
+			return // how many transactions it takes is another thing
+		}
+		again, entries := twoParts()
+		k.refuse[again], k.until = syscall.ERANGE, 3
+		failed, only := ban.Failed(b.Ban(t.Context(), entries...))
+		if len(failed) != 1 || failed[0].Prefix != again || !only {
+			t.Errorf("refused are %v", failed)
+		}
+		if len(k.bans) != len(entries)-1 || b.mirror.size() != len(k.bans) {
+			t.Errorf("%d in force, %d noted, of %d", len(k.bans), b.mirror.size(), len(entries)-1)
+		}
+	})
+}
+
+// TestPartFails: an error of the whole at the second part of three leaves the first
+// in force and noted, and nothing of the others, which are not told one by one.
+func TestPartFails(t *testing.T) {
+	inKernels(t, func(t *testing.T, k *kernel, b *Backend) {
+		k.dies = 2
+		h := testHosts(3 * most)
+		entries := make([]ban.Entry, len(h))
+		for i, p := range h {
+			entries[i] = ban.Entry{Prefix: p, Until: ban.Forever}
+		}
+		err := b.Ban(t.Context(), entries...)
+		if failed, only := ban.Failed(err); len(failed) > 0 || only || !errors.Is(err, syscall.EPERM) {
+			t.Errorf("got %v", err)
+		}
+		if len(k.bans) != most || b.mirror.size() != most || k.transactions != 2 {
+			t.Errorf("%d in force, %d noted, %d transactions", len(k.bans), b.mirror.size(), k.transactions)
+		}
 	})
 }
 

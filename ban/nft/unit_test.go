@@ -60,11 +60,15 @@ func elementsOf(op uint8, now time.Time, entries ...ban.Entry) []nfnl.Message {
 	for i := range entries {
 		c := change{entry: &entries[i], kind: kindOf(entries[i].Prefix)}
 		if end, timed := entries[i].Until.Time(); timed {
-			c.timeout = timeout(end.UnixMilli() - now.UnixMilli())
+			c.end, c.timed = end.UnixMilli(), true
 		}
 		changes = append(changes, c)
 	}
-	b.elements(op, 0, changes, 0, !now.IsZero())
+	var ms int64 // the keys alone
+	if !now.IsZero() {
+		ms = now.UnixMilli()
+	}
+	b.elements(op, 0, changes, 0, ms)
 	return b.msgs[1:]
 }
 
