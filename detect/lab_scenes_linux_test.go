@@ -271,6 +271,7 @@ var scenes = []scene{
 			}
 			return nil
 		}))
+		time.Sleep(50 * time.Millisecond) // they wait for longer than Stuck: the application is to blame
 	}, want: map[string]int{"AcceptQueue": 1}, first: "AcceptQueue", count: 5, mended: func(s *stage) {
 		for range 5 {
 			c, err := s.ports[0].Accept()
