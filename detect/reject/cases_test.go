@@ -75,6 +75,8 @@ var knownCases = []causeCase{
 			{"forwarded", func(s *seen) { s.hook, s.socket = "forward", "" }, "C16"},
 			{"no reason", func(s *seen) { s.reason = "" }, "C17"},
 			{"a RST", func(s *seen) { s.packet = "in RST|ACK" }, "C17"},
+			{"the SYN was sent again", func(s *seen) { s.reason, s.entry, s.ended = "", sentSYN+" id=8", sentSYN+" id=7" }, "C17"},
+			{"the same entry", func(s *seen) { s.reason, s.entry, s.ended = "", sentSYN+" id=7", sentSYN+" id=7" }, ""},
 		}},
 	{"C18", CauseBackscatter, likely,
 		seen{packet: "in SYN|ACK", how: Logged, state: Invalid, reason: reasonNew, entry: "-", socket: "-", ended: "-"}, []string{"forges the address " + host},

@@ -113,8 +113,16 @@ func (e *known) gradeLateAnswer(v *Verdict) {
 func isSynMissed(e *known) bool {
 	waited := e.ended == reply && e.Ended.Value.Event.Flow.TCP.State == conntrack.TCPSynSent
 	answer := e.accepts() || e.resets()
-	return e.here() && !e.forwarded() && answer && e.stranger() && e.Entry.Result == Absent &&
+	return e.here() && !e.forwarded() && answer && e.stranger() && (e.Entry.Result == Absent || e.sentAgain()) &&
 		(e.socketIn(sockdiag.SynSent, sockdiag.SynRecv) || waited && e.accepts())
+}
+
+// sentAgain reports the entry of a SYN that was sent again: the answer came when
+// that of the SYN before had ended, and was no packet of this one.
+func (e *known) sentAgain() bool {
+	f := &e.Entry.Value
+	return e.Entry.Result == Present && e.ended == reply && f.ID != e.Ended.Value.Event.Flow.ID &&
+		f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPSynSent && f.Unreplied()
 }
 
 func explainSynMissed(e *known, v *Verdict) {

@@ -14,6 +14,7 @@ const (
 
 // More entries of the connection.
 const (
+	sentSYN   = "tcp 6 119 SYN_SENT " + fromHost + "[UNREPLIED] " + fromPeer + "use=1"
 	asked     = "tcp 6 119 SYN_SENT " + fromPeer + "[UNREPLIED] " + fromHost + "use=1"
 	zone7     = "tcp 6 119 SYN_SENT " + fromPeer + "[UNREPLIED] " + fromHost + "zone=7 use=1"
 	sent7     = "tcp 6 119 SYN_SENT " + fromHost + "[UNREPLIED] " + fromPeer + "zone=7 use=1"
