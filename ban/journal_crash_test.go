@@ -19,6 +19,9 @@ import (
 // TestJournalCut cuts the file of a history at every byte: what is read is what
 // was in force after some of its calls, and no later one was acknowledged.
 func TestJournalCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "bans")
 	j := openJournal(t, path, new(Memory))
@@ -148,6 +151,9 @@ const killEnv = "CONNSLEUTH_JOURNAL"
 // TestJournalKilled kills a process that bans and unbans: all that it was told
 // is done is in the file.
 func TestJournalKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	if path := os.Getenv(killEnv); path != "" {
 		banUntilKilled(path)
 	}

@@ -164,6 +164,9 @@ func (x *index) far() (mean float64, most uint32) {
 // Neither neighbours nor keys that were picked because they collide with
 // another seed stand in each other's way.
 func TestHostileKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("depends on no kernel, and takes long")
+	}
 	known := newSeed()
 	for name, key := range map[string]func(i uint32) sourceKey{
 		"IPv4 in a row":      func(i uint32) sourceKey { return numbered(12, i) },
