@@ -118,11 +118,11 @@ func isSynMissed(e *known) bool {
 }
 
 // sentAgain reports the entry of a SYN that was sent again: the answer came when
-// that of the SYN before had ended, and was no packet of this one.
+// that of the SYN before had ended, and was no packet of this one. Their IDs can be
+// the same, which are made of the tuple and the place in memory (nf_ct_get_id).
 func (e *known) sentAgain() bool {
 	f := &e.Entry.Value
-	return e.Entry.Result == Present && e.ended == reply && f.ID != e.Ended.Value.Event.Flow.ID &&
-		f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPSynSent && f.Unreplied()
+	return e.Entry.Result == Present && e.ended == reply && f.Has(conntrack.FieldTCP) && f.TCP.State == conntrack.TCPSynSent && f.Unreplied()
 }
 
 func explainSynMissed(e *known, v *Verdict) {
