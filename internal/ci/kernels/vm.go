@@ -119,11 +119,14 @@ func (b *bench) emulate(ctx context.Context, t tools, k kernel) (report, error) 
 // qemuArgs asks for software emulation always: hardware virtualisation inside
 // a virtual machine may hang, and results should not depend on it. panic=-1
 // makes a panic reboot at once, which -no-reboot turns into an end. Without
-// rdrand, the first program that wants random numbers waits 1 or 2 seconds. By
-// the last word, which the kernel gives to init, lab.Emulated knows the machine.
+// rdrand, the first program that wants random numbers waits 1 or 2 seconds. The
+// processors take turns in one thread: in threads of their own one can run an old
+// copy of code that the other has patched (static keys, as tracing switches them in
+// nft_do_chain), and the kernel panics on the breakpoint in it. By the last word,
+// which the kernel gives to init, lab.Emulated knows the machine.
 func qemuArgs(image, archive string) []string {
 	return []string{
-		"-accel", "tcg", "-cpu", "qemu64,+rdrand", "-m", "1024", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none",
+		"-accel", "tcg,thread=single", "-cpu", "qemu64,+rdrand", "-m", "1024", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none",
 		"-kernel", image, "-initrd", archive,
 		"-append", "console=ttyS0 quiet panic=-1 CONNSLEUTH_EMULATED=1",
 	}
