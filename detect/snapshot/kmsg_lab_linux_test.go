@@ -1,14 +1,11 @@
 package snapshot
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -42,7 +39,7 @@ func TestLabKernelLog(t *testing.T) {
 	// The kernel says it once of each listener, and not more often than ten
 	// messages in five seconds, with all others of the machine.
 	for port := uint16(42000); time.Since(start) < 30*time.Second; port++ {
-		flood(t, client, server, port)
+		lab.Flood(t, client, server, port)
 		if line := said(t, start, fmt.Sprint(port, ". ")); line != "" {
 			at, err := time.ParseInLocation(time.ANSIC, strings.Split(line[1:], "]")[0], time.Local)
 			if err != nil || at.Before(start.Add(-time.Second)) || at.After(time.Now().Add(time.Second)) {
@@ -52,28 +49,6 @@ func TestLabKernelLog(t *testing.T) {
 		}
 	}
 	t.Error("the kernel said nothing of the flood")
-}
-
-// flood begins more connections than a listener takes.
-func flood(t *testing.T, client, server *lab.Host, port uint16) {
-	t.Helper()
-	to := netip.AddrPortFrom(server.Addr4(), port)
-	l, err := server.Listen("tcp4", to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // it accepts nothing
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	var dials sync.WaitGroup
-	for range 16 {
-		dials.Go(func() {
-			if c, err := client.Dial(ctx, "tcp4", netip.AddrPort{}, to, nil); err == nil {
-				_ = c.Close() // not expected
-			}
-		})
-	}
-	dials.Wait()
 }
 
 // said is the line of the log that has some words.

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -60,7 +57,7 @@ func TestLog(t *testing.T) {
 	// The kernel says no more than ten things in five seconds.
 	var out, errs string
 	for port := uint16(42000); port < 42020; port++ {
-		flood(t, client, server, port)
+		lab.Flood(t, client, server, port)
 		var status int
 		if status, out, errs = doctor(t, server, "-only", "SynFlood", "-log", "1m"); status == 1 {
 			break
@@ -74,26 +71,4 @@ func TestLog(t *testing.T) {
 			t.Errorf("%s, %v: %s%s", h.Name(), args, out, errs)
 		}
 	}
-}
-
-// flood begins more connections than a listener takes.
-func flood(t *testing.T, client, server *lab.Host, port uint16) {
-	t.Helper()
-	to := netip.AddrPortFrom(server.Addr4(), port)
-	l, err := server.Listen("tcp4", to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // it accepts nothing
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	var dials sync.WaitGroup
-	for range 16 {
-		dials.Go(func() {
-			if c, err := client.Dial(ctx, "tcp4", netip.AddrPort{}, to, nil); err == nil {
-				_ = c.Close() // not expected
-			}
-		})
-	}
-	dials.Wait()
 }
