@@ -27,7 +27,7 @@ func TestFlood(t *testing.T) {
 			if l, ok := p.Find("banned", bad.Source(ipv6)); ok {
 				w.Errorf("banned early: %+v", l)
 			}
-			bad.Open(ipv6, 80, 1)
+			_, _ = bad.Dial(ipv6, 80, replay.Patience) // cut, maybe before it knows that it is connected
 			source := bad.Addr4().String()
 			if ipv6 {
 				source = bad.Source(true)
