@@ -49,8 +49,9 @@ func (w *watch) countAll(ctx context.Context, ready func()) {
 	tick := time.NewTicker(min(countEvery, w.cfg.Repeat))
 	defer tick.Stop()
 	silent := newSilences(w.count(ctx))
-	ready()
 	window := window{silent.last, silent.last}
+	w.countFrom(window.older)
+	ready()
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,15 +63,33 @@ func (w *watch) countAll(ctx context.Context, ready func()) {
 			r.full = w.fullListener(ctx)
 		}
 		verdicts := silent.read(r, w.surroundings(ctx), w.cfg.Repeat)
-		lately := window.move(r)
+		window.move(r)
+		w.countFrom(window.older)
 		w.mu.Lock()
-		w.lately = Found(lately)
 		w.silent = append(w.silent, verdicts...)
 		w.mu.Unlock()
 		if len(verdicts) > 0 {
 			wake(w.toTell)
 		}
 	}
+}
+
+// countFrom has lately count from a reading.
+func (w *watch) countFrom(r *reading) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.from = r
+}
+
+// lately is what was counted until now.
+func (w *watch) lately(ctx context.Context) Lookup[Counters] {
+	w.mu.Lock()
+	from := w.from
+	w.mu.Unlock()
+	if from == nil {
+		return Lookup[Counters]{}
+	}
+	return Found(w.count(ctx).since(from))
 }
 
 // count reads the counters. What cannot be read stays 0.
@@ -92,11 +111,10 @@ func (w *watch) count(ctx context.Context) *reading {
 // window is two readings, of which the older is 10 to 20 s old.
 type window struct{ older, newer *reading }
 
-func (w *window) move(r *reading) Counters {
+func (w *window) move(r *reading) {
 	if r.at.Sub(w.newer.at) > 10*time.Second {
 		w.older, w.newer = w.newer, r
 	}
-	return r.since(w.older)
 }
 
 // silences are the causes that counters tell of packets that nobody saw.

@@ -65,7 +65,9 @@ func TestWindow(t *testing.T) {
 	first := counting{}.reading()
 	w := window{first, first}
 	for s := 2; s < 200; s += 2 {
-		c := w.move(counting{at: time.Duration(s) * time.Second, dropped: uint64(s)}.reading())
+		r := counting{at: time.Duration(s) * time.Second, dropped: uint64(s)}.reading()
+		w.move(r)
+		c := r.since(w.older)
 		seconds := int(c.Window / time.Second)
 		if seconds != s && (seconds < 10 || seconds > 26) || c.Conntrack.Drop != uint64(seconds) {
 			t.Errorf("at %d s: %d s, %d drops", s, seconds, c.Conntrack.Drop)

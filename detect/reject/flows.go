@@ -215,15 +215,15 @@ func (fs *flows) lookedUp(r *refused, f findings, now time.Time) {
 }
 
 // complete makes a flow ready as soon as nothing more is to come: the reason of
-// an INVALID packet, the end of the entry of a connection that is refused here,
-// the rule, the ICMP error.
+// an INVALID packet, the end of the entry of a connection that is refused here, or
+// of a question whose answer is, the rule, the ICMP error.
 func (fs *flows) complete(r *refused) {
 	if r.queue != &fs.waiting {
 		return
 	}
 	e := r.evidence()
 	reason := e.State != Invalid || e.Reason != "" || !fs.reasons
-	end := !e.refusedHere() || !e.goesOn() || e.Entry.Result != Absent || e.Ended.Result == Present
+	end := !e.refusedHere() || !e.goesOn() && !e.replies() || e.Entry.Result != Absent || e.Ended.Result == Present
 	rule := e.Rule.Result == Present || !fs.tracing
 	if answered := e.ICMP.Result == Present || r.seen.answered; reason && end && rule && answered {
 		fs.enqueue(r, &fs.ready)
@@ -245,8 +245,11 @@ func (fs *flows) addEnded(e *Ended) {
 	for _, t := range endedTuples(e) {
 		r := fs.by[keyOfTuple(&t)]
 		if r != nil && r.found.entry.result != Present {
-			r.found.ended = e
-			fs.complete(r)
+			if r.found.ended = e; r.queue == &fs.waiting && r.found.outcounted() {
+				fs.enqueue(r, &fs.fresh)
+			} else {
+				fs.complete(r)
+			}
 		}
 	}
 }

@@ -58,7 +58,7 @@ func sighted(e Evidence) *sighting {
 func looked(e Evidence) findings {
 	f := findings{
 		entry: as(e.Entry), elsewhere: as(e.Elsewhere), control: as(e.Control), socket: as(e.Socket), listener: as(e.Listener),
-		host: &surroundings{settings: e.Settings},
+		host: &surroundings{settings: e.Settings, counters: e.Counters},
 	}
 	if e.Ended.Result == Present {
 		f.ended = &e.Ended.Value

@@ -231,6 +231,14 @@ func TestFlowsEnded(t *testing.T) {
 	s.addEnded(&end)
 	s.tells(wait/2, "entry-expired, certain, 1")
 
+	answer := seen{packet: "in udp 53 40000", how: Logged, state: New, entry: "-", listen: "-"}.evidence(t, same)
+	s = newScene(t, 10)
+	s.refuse(answer, 0)
+	s.confirmed(answer)
+	s.tells(wait / 2)
+	s.addEnded(&Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, question)}, At: now})
+	s.tells(wait/2, "late-answer, certain, 1")
+
 	s = newScene(t, 10)
 	s.refuse(data, 0)
 	s.addEnded(&end)
@@ -242,6 +250,34 @@ func TestFlowsEnded(t *testing.T) {
 	s.addEnded(&Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, ghost)}, At: now})
 	if v := s.all(wait); len(v) != 1 || v[0].Evidence.Ended.Result != NotLooked {
 		t.Errorf("got %+v", v)
+	}
+}
+
+// What counters say of an entry that was removed counts only if they were read after.
+func TestFlowsRecounted(t *testing.T) {
+	data := seen{packet: "in PSH|ACK", how: Logged, state: New, entry: "-", socket: "CLOSE_WAIT"}.evidence(t, same)
+	end := Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, closes)}, At: now}
+	s := newScene(t, 10)
+	s.refuse(data, 0)
+	s.confirmed(data)
+	data.Counters = Found(Counters{Window: time.Second, Conntrack: conntrack.Stats{EarlyDrop: 3}})
+	s.evidence[keyOf(&data.Packet.Value)] = data
+	s.addEnded(&end) // which has it looked up again
+	s.tells(wait/2, "entry-evicted, certain, 1")
+
+	for why, tt := range map[string]struct {
+		f    findings
+		want bool
+	}{
+		"never looked":         {findings{ended: &end}, false},
+		"nothing ended":        {findings{host: &surroundings{}}, false},
+		"counted before":       {findings{ended: &end, host: &surroundings{counted: now.Add(-time.Millisecond)}}, true},
+		"counted after":        {findings{ended: &end, host: &surroundings{counted: now.Add(time.Millisecond)}}, false},
+		"expired, not removed": {findings{ended: &Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, expired)}, At: now}, host: &surroundings{}}, false},
+	} {
+		if got := tt.f.outcounted(); got != tt.want {
+			t.Errorf("%s: %v", why, got)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 // most once in hostAge, and never changed.
 type surroundings struct {
 	at        time.Time
+	counted   time.Time // before counters were read
 	settings  Lookup[conntrack.Settings]
 	usage     Lookup[conntrack.Usage]
 	counters  Lookup[Counters]
@@ -46,7 +47,7 @@ func (w *watch) surroundings(ctx context.Context) *surroundings {
 	if last != nil && now.Sub(last.at) < hostAge {
 		return last
 	}
-	h := &surroundings{at: now, own: w.addresses(), rules: w.hosting.rules.read(ctx, w.rules, w.cfg.Proc)}
+	h := &surroundings{at: now, counted: now, own: w.addresses(), rules: w.hosting.rules.read(ctx, w.rules, w.cfg.Proc)}
 	if w.cfg.Proc != nil {
 		if s, err := conntrack.ReadSettings(w.cfg.Proc); err == nil {
 			h.settings = Found(s)
@@ -62,11 +63,24 @@ func (w *watch) surroundings(ctx context.Context) *surroundings {
 	} else {
 		h.noDiag = w.blind(ctx)
 	}
+	h.counters = w.lately(ctx)
 	w.mu.Lock()
-	h.listening, h.counters = w.listening, w.lately
+	h.listening = w.listening
 	w.mu.Unlock()
 	w.hosting.last = h
 	return h
+}
+
+// recount is the surroundings with what was counted until now.
+func (w *watch) recount(ctx context.Context, old *surroundings) *surroundings {
+	h := *old
+	h.counted, h.counters = time.Now(), w.lately(ctx)
+	w.hosting.mu.Lock()
+	defer w.hosting.mu.Unlock()
+	if w.hosting.last == old {
+		w.hosting.last = &h
+	}
+	return &h
 }
 
 // blind finds the protocols of which this kernel shows no sockets: of these,

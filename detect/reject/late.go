@@ -61,9 +61,7 @@ func explainLateReset(e *known, v *Verdict) {
 // C36: an answer whose question is forgotten. Without its end, the ports tell:
 // it comes from a service, to a port that serves nothing.
 func isLateAnswer(e *known) bool {
-	h := e.Packet.Value
-	service := e.datagram() && h.SrcPort < 1024 && h.DstPort >= 1024 && e.Listener.Result != Present && !h.Dst.IsMulticast()
-	late := e.here() && !e.leaving() && e.stranger() && e.Entry.Result == Absent && (e.icmpReply() || service)
+	late := e.here() && !e.leaving() && e.stranger() && e.Entry.Result == Absent && e.replies()
 	return e.answers() || late
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/connsleuth/connsleuth/conntrack"
@@ -69,14 +70,30 @@ func (l *looker) lookUp(ctx context.Context, flows []*refused) {
 	}
 	l.around(ctx, seen, results)
 	l.mu.Lock()
+	for i := range flows {
+		results[i].ended = l.ended.get(keyOf(&seen[i].packet))
+		results[i].answer = l.answer(PacketTuple(seen[i].packet))
+	}
+	l.mu.Unlock()
+	l.recountFor(ctx, results)
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	now = time.Now() // to look took its time
 	for i, r := range flows {
-		results[i].ended = l.ended.get(keyOf(&seen[i].packet))
-		results[i].answer = l.answer(PacketTuple(seen[i].packet))
 		l.flows.lookedUp(r, results[i], now)
 	}
 	wake(l.toTell)
+}
+
+// recountFor reads the counters anew if they are too old for one of the results.
+func (l *looker) recountFor(ctx context.Context, results []findings) {
+	if !slices.ContainsFunc(results, func(f findings) bool { return f.outcounted() }) {
+		return
+	}
+	l.host = l.recount(ctx, l.host)
+	for i := range results {
+		results[i].host = l.host
+	}
 }
 
 // tables looks a packet up in the connection table and among the sockets. What

@@ -117,6 +117,13 @@ func (e *Evidence) icmpReply() bool {
 		e.proto(packet.ProtoICMPv6) && e.Packet.Value.ICMPType == 129)
 }
 
+// replies reports what may be the answer to a question: an ICMP reply, or a datagram
+// of a service to a port that serves nothing.
+func (e *Evidence) replies() bool {
+	h := e.Packet.Value
+	return e.icmpReply() || e.datagram() && h.SrcPort < 1024 && h.DstPort >= 1024 && e.Listener.Result != Present && !h.Dst.IsMulticast()
+}
+
 // refusedHere reports a packet that this host's firewall refused, on its way
 // in, through or out. What the sockets tell of it was looked for only if it was
 // on its way in.

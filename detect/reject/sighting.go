@@ -39,6 +39,12 @@ type findings struct {
 	hurried                   bool // there was no time to look
 }
 
+// outcounted reports that the tracker removed the entry since the counters were read,
+// which tell whether it was evicted.
+func (f *findings) outcounted() bool {
+	return f.host != nil && f.ended != nil && f.ended.Event.Reason() == conntrack.ReasonRemoved && !f.ended.At.Before(f.host.counted)
+}
+
 // finding is a Lookup that takes no room for what was not found.
 type finding[T any] struct {
 	value  *T

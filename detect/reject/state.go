@@ -20,7 +20,7 @@ type state struct {
 	err       error // why no more will come
 	states    prefixes
 	tally     tally
-	lately    Lookup[Counters]
+	from      *reading // since which is lately; nil is not known yet
 	listening time.Time
 }
 
@@ -108,6 +108,9 @@ func (w *watch) end(e conntrack.Event, now time.Time) {
 	w.flows.addEnded(ended)
 	if w.flows.ready.Len() > 0 {
 		wake(w.toTell)
+	}
+	if w.flows.fresh.Len() > 0 {
+		wake(w.toLook)
 	}
 }
 
