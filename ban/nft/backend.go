@@ -28,6 +28,8 @@ type Backend struct {
 	mirror mirror
 	draft  *batch // the transaction under way
 	pruned int    // how many bans there were after the last look for those that are over
+	gen    uint32 // generation of the ruleset at which the mirror lacks no ban; 0 is none
+	many   int    // bans from which on List asks for each
 }
 
 var (
@@ -95,14 +97,18 @@ func (b *Backend) Unban(ctx context.Context, prefixes ...netip.Prefix) error {
 
 // List implements ban.Backend. It reads all before it yields the first, and
 // again if they change meanwhile.
+//
+// A dump takes the kernel time that grows with the square of the bans, 0.3 s for
+// 100,000 and 7 s for 400,000. Many bans are therefore read one by one, in 2 us each,
+// while nobody but this Backend has changed the ruleset of the namespace.
 func (b *Backend) List(ctx context.Context) iter.Seq2[ban.Entry, error] {
 	return func(yield func(ban.Entry, error) bool) {
-		pages, err := b.read(ctx)
+		have, err := b.read(ctx)
 		if err != nil {
 			yield(ban.Entry{}, err)
 			return
 		}
-		b.bans(pages)(yield)
+		b.bans(have.pages)(yield)
 	}
 }
 
@@ -140,18 +146,22 @@ func (b *Backend) Purge(ctx context.Context) error {
 	if err := b.rules.Delete(ctx, nftables.INet, b.cfg.Table); err != nil {
 		return err
 	}
-	b.mirror = newMirror(nil)
+	b.mirror, b.gen = newMirror(nil), 0
 	return nil
 }
 
-// prune forgets what is over, each time that there is twice as much.
+// prune forgets what is over, each time that there is twice as much. The kernel may
+// have it yet: its clock is not the wall's.
 func (b *Backend) prune(now time.Time) {
 	const few = 1024
-	if b.mirror.size() < 2*b.pruned+few {
+	size := b.mirror.size()
+	if size < 2*b.pruned+few {
 		return
 	}
 	b.mirror.prune(now)
-	b.pruned = b.mirror.size()
+	if b.pruned = b.mirror.size(); b.pruned < size {
+		b.gen = 0
+	}
 }
 
 // object names a part of the table.

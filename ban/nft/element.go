@@ -64,19 +64,23 @@ func (b *batch) elements(op uint8, how uint16, changes []change, first int, now 
 // element writes one.
 func (c *change) element(m *nfnl.Builder, now int64) {
 	elem := m.Begin(listElem)
-	key := m.Begin(elemKey)
 	if a := c.entry.Prefix.Addr(); a.Is4() {
 		b := a.As4()
-		m.Bytes(dataValue, b[:])
+		elementKey(m, b[:])
 	} else {
 		b := a.As16()
-		m.Bytes(dataValue, b[:])
+		elementKey(m, b[:])
 	}
-	m.End(key)
 	if now != 0 {
 		c.rest(m, now)
 	}
 	m.End(elem)
+}
+
+func elementKey(m *nfnl.Builder, key []byte) {
+	at := m.Begin(elemKey)
+	m.Bytes(dataValue, key)
+	m.End(at)
 }
 
 // rest writes what an element has besides its key.

@@ -33,7 +33,7 @@ func TestJournalKilled(t *testing.T) {
 	}
 	for name, lose := range map[string]func(*testing.T, *lab.Host){
 		"nothing lost": func(*testing.T, *lab.Host) {},
-		"deleted":      func(t *testing.T, h *lab.Host) { place{h}.Remove(t) },
+		"deleted":      func(t *testing.T, h *lab.Host) { place{host: h}.Remove(t) },
 		"flushed":      func(t *testing.T, h *lab.Host) { nftTool(t, h, "flush", "ruleset") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -33,7 +33,13 @@ type mark struct {
 	at  int32  // among the changes of the last part of a call that asked for it
 }
 
-const never = math.MaxUint32
+const (
+	never = math.MaxUint32
+
+	// lag is how much earlier a ban may end in the kernel, a tick before its end here,
+	// of which the mirror has the next second.
+	lag = 2 * time.Second
+)
 
 // newMirror has room for the entries.
 func newMirror(entries []ban.Entry) mirror {
@@ -98,10 +104,31 @@ func (m *mirror) remove(p netip.Prefix) {
 	}
 }
 
+// forget removes one that is over.
+func (m *mirror) forget(p netip.Prefix, now time.Time) {
+	if mark, ok := m.get(p); ok && mark.over(now) {
+		m.remove(p)
+	}
+}
+
 // prune removes what is over.
 func (m *mirror) prune(now time.Time) {
 	maps.DeleteFunc(m.four, func(_ uint64, m mark) bool { return m.over(now) })
 	maps.DeleteFunc(m.six, func(_ key, m mark) bool { return m.over(now) })
+}
+
+// keys are those of the elements, one after the other, of each set.
+func (m *mirror) keys() map[kind][]byte {
+	keys := make(map[kind][]byte)
+	for k := range m.four {
+		of := kind{false, uint8(k >> 32)}
+		keys[of] = binary.BigEndian.AppendUint32(keys[of], uint32(k))
+	}
+	for k := range m.six {
+		of := kind{true, k.bits}
+		keys[of] = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(keys[of], k.high), k.low)
+	}
+	return keys
 }
 
 func (m *mirror) all() iter.Seq2[netip.Prefix, mark] {

@@ -28,7 +28,7 @@ func Open(ctx context.Context, cfg *Config) (_ *Backend, err error) {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	full.Counters = full.Counters && counts(release())
-	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: newMirror(nil)}
+	b := &Backend{cfg: full, sets: make(map[kind]bool), mirror: newMirror(nil), many: many}
 	if b.nl, err = nfnl.Dial(nfnl.Netfilter, &nfnl.Config{NetNS: full.NetNS}); err != nil {
 		return nil, b.explain("", err)
 	}
@@ -219,18 +219,18 @@ func (b *Backend) amissChain(want chain, have nftables.ListedChain) string {
 
 // adopt takes note of the bans that are there.
 func (b *Backend) adopt(ctx context.Context) error {
-	pages, err := b.read(ctx)
+	have, err := b.read(ctx)
 	if err != nil {
 		return err
 	}
-	for e, err := range b.bans(pages) {
+	for e, err := range b.bans(have.pages) {
 		if err != nil {
 			return err
 		}
 		t, timed := e.Until.Time()
 		b.mirror.set(e.Prefix, mark{end: end(t.UnixMilli(), timed)})
 	}
-	return nil
+	return b.know(ctx, have)
 }
 
 // Enforcing implements ban.Enforcer. It compares the table with what it must be,
@@ -254,20 +254,18 @@ func (b *Backend) Enforcing(ctx context.Context) error {
 
 // missing compares the bans with those in the kernel.
 func (b *Backend) missing(ctx context.Context) error {
-	pages, err := b.readLocked(ctx)
+	have, err := b.readLocked(ctx)
 	if err != nil {
 		return err
 	}
 	there := b.mirror.empty()
-	for e, err := range b.bans(pages) {
+	for e, err := range b.bans(have.pages) {
 		if err != nil {
 			return err
 		}
 		there.set(e.Prefix, mark{})
 	}
-	// A ban may end in the kernel a tick before its end here, of which the mirror
-	// has the next second.
-	soon := time.Now().Add(2 * time.Second)
+	soon := time.Now().Add(lag)
 	var lost []string
 	n := 0
 	for p, m := range b.mirror.all() {

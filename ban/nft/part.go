@@ -81,6 +81,9 @@ func (b *Backend) settle(p, next *part, err error) {
 	if p.trial {
 		return
 	}
+	if len(lost) > 0 {
+		b.gen = 0 // what was not renewed is as it was
+	}
 	for _, c := range lost {
 		if !slices.ContainsFunc(next.changes, func(n change) bool { return n.entry.Prefix == c.entry.Prefix }) {
 			b.mirror.remove(c.entry.Prefix)

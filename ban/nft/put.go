@@ -30,6 +30,7 @@ func (b *Backend) transact(ctx context.Context, p *part, changes []change) error
 		if err == nil {
 			if !p.trial {
 				b.made(made)
+				b.committed()
 			}
 			return nil
 		}
@@ -232,6 +233,7 @@ func (b *Backend) delete(ctx context.Context, changes []change, absent map[netip
 		}
 		err := b.nl.Transaction(ctx, t.end(false))
 		if err == nil {
+			b.committed()
 			for _, c := range changes {
 				b.mirror.remove(c.entry.Prefix)
 			}

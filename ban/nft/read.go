@@ -24,12 +24,18 @@ type listedSet struct {
 	timeout uint64 // ms
 }
 
-// page is a message of elements as it was read, which takes less than half the
-// memory of the bans in it.
+// page is elements as they were read, which takes less than half the memory of the
+// bans in it.
 type page struct {
 	kind kind
 	read time.Time
 	data []byte
+}
+
+// reading is what was read of the sets.
+type reading struct {
+	gen   uint32 // of the ruleset before
+	pages []page
 }
 
 // bans yields those in force when the pages were read.
@@ -52,31 +58,47 @@ func (b *Backend) bans(pages []page) iter.Seq2[ban.Entry, error] {
 }
 
 // read reads the sets. While it does, no call on this Backend changes them.
-func (b *Backend) read(ctx context.Context) ([]page, error) {
+func (b *Backend) read(ctx context.Context) (reading, error) {
 	if ctx.Err() != nil {
-		return nil, nfnl.Ended(ctx)
+		return reading{}, nfnl.Ended(ctx)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.readLocked(ctx)
 }
 
-func (b *Backend) readLocked(ctx context.Context) (pages []page, err error) {
+func (b *Backend) readLocked(ctx context.Context) (r reading, err error) {
 	for range attempts {
-		if pages, err = b.readOnce(ctx); !errors.Is(err, nfnl.ErrInterrupted) {
+		if r, err = b.readOnce(ctx); !errors.Is(err, nfnl.ErrInterrupted) {
 			break
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("nft: %s is gone: %w: open the backend anew to make it again", b.object(""), ban.ErrNotEnforcing)
+		return reading{}, fmt.Errorf("nft: %s is gone: %w: open the backend anew to make it again", b.object(""), ban.ErrNotEnforcing)
 	}
 	if err != nil {
-		return nil, b.explain("", err)
+		return reading{}, b.explain("", err)
 	}
-	return pages, nil
+	return r, nil
 }
 
-func (b *Backend) readOnce(ctx context.Context) (pages []page, err error) {
+func (b *Backend) readOnce(ctx context.Context) (r reading, err error) {
+	if r.gen, err = b.rules.Generation(ctx); err != nil {
+		return r, err
+	}
+	if b.gen != 0 && b.gen == r.gen && b.mirror.size() >= b.many {
+		if r.pages, err = b.ask(ctx); !errors.Is(err, errNotAsked) {
+			return r, err
+		}
+	}
+	if r.pages, err = b.dump(ctx); err != nil {
+		return r, err
+	}
+	return r, b.know(ctx, r)
+}
+
+// dump reads all sets as a whole.
+func (b *Backend) dump(ctx context.Context) (pages []page, err error) {
 	sets, err := b.readSets(ctx)
 	if err != nil {
 		return nil, err

@@ -22,9 +22,9 @@ func generation(t *testing.T, h *lab.Host) uint32 {
 	c, err := rules.Dial(h.NetNS())
 	ok(t, err)
 	defer c.Close() //nolint:errcheck // nothing under way
-	r, err := c.Ruleset(t.Context())
+	gen, err := c.Generation(t.Context())
 	ok(t, err)
-	return r.Generation
+	return gen
 }
 
 var some = []ban.Entry{

@@ -28,10 +28,20 @@ func open(t testing.TB, h *lab.Host, cfg nft.Config) *nft.Backend {
 	return b
 }
 
-// place is a namespace with the table.
-type place struct{ host *lab.Host }
+// place is a namespace with the table. If it asks, even few bans are listed by asking
+// for each.
+type place struct {
+	host *lab.Host
+	ask  bool
+}
 
-func (p place) Backend(t *testing.T) ban.Backend { return open(t, p.host, nft.Config{}) }
+func (p place) Backend(t *testing.T) ban.Backend {
+	b := open(t, p.host, nft.Config{})
+	if p.ask {
+		nft.Ask(b)
+	}
+	return b
+}
 
 func (p place) Small(t *testing.T, n int) ban.Backend {
 	return open(t, p.host, nft.Config{Table: "small", Size: uint32(n)})
@@ -55,9 +65,13 @@ func (p place) Remove(t *testing.T) {
 	ok(t, c.Delete(t.Context(), rules.INet, "connsleuth"))
 }
 
-func TestSuite(t *testing.T) {
+func TestSuite(t *testing.T)      { testSuite(t, false) }
+func TestSuiteAsked(t *testing.T) { testSuite(t, true) }
+
+func testSuite(t *testing.T, ask bool) {
+	t.Helper()
 	bantest.Run(t, bantest.Suite{
-		Open:       func(t *testing.T) bantest.Place { return place{lab.New(t).MustHost(t, "host")} },
+		Open:       func(t *testing.T) bantest.Place { return place{lab.New(t).MustHost(t, "host"), ask} },
 		Resolution: 50 * time.Millisecond,
 		Many:       20_000,
 	})

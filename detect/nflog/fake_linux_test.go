@@ -235,6 +235,7 @@ func (s *wireSocket) SetReadDeadline(t time.Time) error {
 }
 
 func (s *wireSocket) SetReadBuffer(int) error            { return nil }
+func (s *wireSocket) ReceiveMany([]byte, []int) (int, error) { return 0, errors.ErrUnsupported }
 func (s *wireSocket) Join(uint32) error                  { return nil }
 func (s *wireSocket) Memory() (uint32, uint32, error)    { return 0, 0, nil }
 func (s *wireSocket) SetFilter([]nfnl.Instruction) error { return nil }

@@ -29,7 +29,11 @@ type Socket interface {
 	// Receive waits for one datagram from the kernel and returns its full
 	// length, which may be more than len(b). ErrOverrun is not final.
 	Receive(b []byte) (int, error)
-	// SetReadDeadline wakes and bounds Receive.
+	// ReceiveMany waits for one datagram and takes those with it that have come
+	// already: one a piece of b, of equal length, and as many as lens has room
+	// for. It returns how many; their full lengths are in lens.
+	ReceiveMany(b []byte, lens []int) (int, error)
+	// SetReadDeadline wakes and bounds Receive and ReceiveMany.
 	SetReadDeadline(t time.Time) error
 	// SetReadBuffer sizes the kernel's receive buffer.
 	SetReadBuffer(bytes int) error
@@ -188,6 +192,37 @@ func (l *link) receive() ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d bytes in a buffer of %d", ErrTruncated, n, len(l.buf))
 	}
 	return l.buf[:n], nil
+}
+
+// one has a function take the next datagram.
+func (l *link) one(take func([]byte) error) error {
+	b, err := l.receive()
+	if err != nil {
+		return err
+	}
+	return take(b)
+}
+
+// small is the length of a datagram that can be received with others.
+const small = 1 << 10
+
+// many has a function take the datagrams that have come, or the next, none of
+// which is large.
+func (l *link) many(take func([]byte) error) error {
+	var lens [BufferSize / small]int
+	n, err := l.sock.ReceiveMany(l.buf, lens[:])
+	if err != nil {
+		return err
+	}
+	for i, size := range lens[:n] {
+		if size > small {
+			return fmt.Errorf("%w: %d bytes where small answers are expected", ErrTruncated, size)
+		}
+		if err := take(l.buf[i*small:][:size]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explain turns the error of a wait that the context broke off into the

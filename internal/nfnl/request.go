@@ -15,11 +15,25 @@ import (
 // NLMSG_DONE, as those to a conntrack GET and GET_STATS do: what ends the
 // conversation is the acknowledgement alone.
 func (c *Conn) Do(ctx context.Context, req Message, fn func(Message) error) error {
+	return c.request(ctx, req, fn, (*link).one)
+}
+
+// DoMany is Do for a request that is answered with many messages in datagrams of
+// their own, of at most 1 KiB: a system call takes up to 32 of them. A larger one is
+// ErrTruncated.
+func (c *Conn) DoMany(ctx context.Context, req Message, fn func(Message) error) error {
+	return c.request(ctx, req, fn, (*link).many)
+}
+
+func (c *Conn) request(ctx context.Context, req Message, fn func(Message) error, read reader) error {
 	req.Flags |= Ack
 	var answer error
-	err := c.exchange(ctx, []Message{req}, func(_ int, err error) { answer = err }, fn)
+	err := c.exchange(ctx, []Message{req}, func(_ int, err error) { answer = err }, fn, read)
 	return errors.Join(err, answer)
 }
+
+// reader waits for one datagram at least, and has a function take what came.
+type reader func(l *link, take func([]byte) error) error
 
 // Transaction sends requests that the kernel takes all or none (nftables,
 // between NFNL_MSG_BATCH_BEGIN and _END, which the caller includes). Those
@@ -31,7 +45,7 @@ func (c *Conn) Transaction(ctx context.Context, reqs []Message) error {
 		if err != nil && first == nil {
 			first = &BatchError{Index: i, Err: err}
 		}
-	}, nil)
+	}, nil, (*link).one)
 	return errors.Join(first, err)
 }
 
@@ -47,7 +61,7 @@ func (e *BatchError) Unwrap() error { return e.Err }
 
 // exchange sends reqs in one datagram and reads until each that asked for an
 // acknowledgement has got it.
-func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, error), fn func(Message) error) (err error) {
+func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, error), fn func(Message) error, read reader) (err error) {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
@@ -69,15 +83,12 @@ func (c *Conn) exchange(ctx context.Context, reqs []Message, outcome func(int, e
 		}
 	}
 	for !a.done() {
-		b, err := l.receive()
+		err := read(l, a.take)
 		if errors.Is(err, ErrOverrun) {
 			return errors.Join(err, l.drain(&a))
 		}
 		if err != nil {
 			return explain(ctx, err)
-		}
-		if err := a.take(b); err != nil {
-			return err
 		}
 	}
 	clean = true

@@ -90,6 +90,11 @@ type socket struct {
 	err  error
 	from unix.RawSockaddrNetlink
 	recv func(fd uintptr) bool
+
+	// The same of receiving many.
+	headers  []mmsghdr
+	pieces   []piece
+	recvMany func(fd uintptr) bool
 }
 
 func dialSocket(family int, ns *namespace) (Socket, error) {
@@ -190,6 +195,68 @@ func (s *socket) recvfrom(fd uintptr) bool {
 		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, fd,
 			uintptr(unsafe.Pointer(unsafe.SliceData(s.buf))), uintptr(len(s.buf)), unix.MSG_TRUNC,
 			uintptr(unsafe.Pointer(&s.from)), uintptr(unsafe.Pointer(&size)))
+	}
+	s.n, s.err = int(n), nil
+	if errno != 0 {
+		s.n, s.err = 0, errno
+	}
+	return errno != unix.EAGAIN
+}
+
+// piece is what recvmmsg(2) needs for one datagram.
+type piece struct {
+	buf  unix.Iovec
+	from unix.RawSockaddrNetlink
+}
+
+// mmsghdr is struct mmsghdr.
+type mmsghdr struct {
+	unix.Msghdr
+	n uint32 // length of the datagram
+}
+
+func (s *socket) ReceiveMany(b []byte, lens []int) (int, error) {
+	s.prepare(b, len(lens))
+	if err := s.raw.Read(s.recvMany); err != nil {
+		return 0, s.explain(err)
+	}
+	switch {
+	case errors.Is(s.err, unix.ENOBUFS):
+		return 0, ErrOverrun
+	case s.err != nil:
+		return 0, os.NewSyscallError("recvmmsg", s.err)
+	}
+	for i := range lens[:s.n] {
+		if lens[i] = int(s.headers[i].n); s.pieces[i].from.Pid != 0 {
+			lens[i] = 0 // not from the kernel
+		}
+	}
+	return s.n, nil
+}
+
+// prepare makes b the place for the next n datagrams.
+func (s *socket) prepare(b []byte, n int) {
+	if len(s.headers) != n {
+		s.headers, s.pieces, s.recvMany = make([]mmsghdr, n), make([]piece, n), s.recvmmsg
+	}
+	size := len(b) / n
+	for i := range s.pieces {
+		p := &s.pieces[i]
+		p.buf.Base = &b[i*size]
+		p.buf.SetLen(size)
+		h := &s.headers[i].Msghdr
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&p.from)), uint32(unsafe.Sizeof(p.from))
+		h.Iov = &p.buf
+		h.SetIovlen(1)
+	}
+}
+
+// recvmmsg does one system call.
+func (s *socket) recvmmsg(fd uintptr) bool {
+	n, errno := uintptr(0), syscall.EINTR
+	for errno == unix.EINTR {
+		n, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, fd,
+			uintptr(unsafe.Pointer(unsafe.SliceData(s.headers))), uintptr(len(s.headers)), unix.MSG_TRUNC|unix.MSG_DONTWAIT, 0, 0)
 	}
 	s.n, s.err = int(n), nil
 	if errno != 0 {

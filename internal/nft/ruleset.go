@@ -105,7 +105,7 @@ func (c *Conn) Ruleset(ctx context.Context) (*Ruleset, error) {
 // ruleset reads once, and takes what it read for good if the generation is the
 // same after it as before.
 func (c *Conn) ruleset(ctx context.Context) (*Ruleset, error) {
-	before, err := c.generation(ctx)
+	before, err := c.Generation(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (c *Conn) ruleset(ctx context.Context) (*Ruleset, error) {
 			return nil, err
 		}
 	}
-	after, err := c.generation(ctx)
+	after, err := c.Generation(ctx)
 	if err == nil && after != before {
 		err = ErrChanged
 	}
@@ -148,8 +148,9 @@ func (c *Conn) dumpAll(ctx context.Context, op uint8, take func([]byte) error) e
 	return nil
 }
 
-// generation is the number of the rule set.
-func (c *Conn) generation(ctx context.Context) (gen uint32, err error) {
+// Generation is the number of the rule set of the namespace: each transaction, of
+// anybody, that changes something makes it one more.
+func (c *Conn) Generation(ctx context.Context) (gen uint32, err error) {
 	err = c.nl.Do(ctx, nfnl.NewNetfilter(subsystem, getGen, 0, 0).Message(), func(m nfnl.Message) error {
 		if len(m.Data) < genLen {
 			return nfnl.ErrTruncated

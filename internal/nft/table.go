@@ -27,7 +27,7 @@ func (c *Conn) Table(ctx context.Context, family Family, name string) (ListedTab
 // table reads once. The kernel leaves out the tables that do not have the name,
 // and the rules of others; chains are left out here.
 func (c *Conn) table(ctx context.Context, family Family, name string) (ListedTable, error) {
-	before, err := c.generation(ctx)
+	before, err := c.Generation(ctx)
 	if err != nil {
 		return ListedTable{}, err
 	}
@@ -59,7 +59,7 @@ func (c *Conn) table(ctx context.Context, family Family, name string) (ListedTab
 	if err := c.elements(ctx, t); err != nil {
 		return ListedTable{}, err
 	}
-	after, err := c.generation(ctx)
+	after, err := c.Generation(ctx)
 	if err == nil && after != before {
 		err = ErrChanged
 	}

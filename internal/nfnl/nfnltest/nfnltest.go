@@ -137,6 +137,12 @@ func (s *socket) Receive(b []byte) (int, error) {
 	return len(d), nil
 }
 
+// ReceiveMany receives one.
+func (s *socket) ReceiveMany(b []byte, lens []int) (n int, err error) {
+	lens[0], err = s.Receive(b[:len(b)/len(lens)])
+	return 1, err
+}
+
 // SetReadDeadline knows only deadlines that are past.
 func (s *socket) SetReadDeadline(t time.Time) error {
 	s.mu.Lock()

@@ -1,0 +1,158 @@
+package nft
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/connsleuth/connsleuth/internal/nfnl"
+)
+
+const (
+	// many bans are read as fast one by one as in a dump, each message of which counts
+	// the elements from the first one (nf_tables_dump_set).
+	many = 70_000
+
+	// mostAsked are asked for at once: each is answered by a message, which is charged
+	// up to 1.25 KiB to the receive buffer of 208 KiB.
+	mostAsked = 128
+)
+
+// errNotAsked is that the bans are to be read in a dump.
+var errNotAsked = errors.New("nft: too many bans are over")
+
+// committed notes that a transaction of ours changed something.
+func (b *Backend) committed() {
+	if b.gen != 0 {
+		b.gen++ // to 0 in the kernel never, and here once in 4 billion
+	}
+}
+
+// know finds out whether the mirror has all bans of a dump, and forgets those that are
+// over. It is of use for many only.
+//
+// The table must be as we make it: a rule of somebody else could add elements without
+// a transaction.
+func (b *Backend) know(ctx context.Context, r reading) error {
+	if b.gen = 0; b.mirror.size() < b.many {
+		return nil
+	}
+	there := b.mirror.empty()
+	for e, err := range b.bans(r.pages) {
+		if err != nil {
+			return err
+		}
+		if _, is := b.mirror.get(e.Prefix); !is {
+			return nil
+		}
+		there.set(e.Prefix, mark{})
+	}
+	soon := time.Now().Add(lag)
+	for p := range b.mirror.all() {
+		if _, is := there.get(p); !is {
+			b.mirror.forget(p, soon)
+		}
+	}
+	have, err := b.state(ctx)
+	if err != nil {
+		return err
+	}
+	gen, err := b.rules.Generation(ctx)
+	if err == nil && gen == r.gen && b.amiss(have) == "" {
+		b.gen = gen
+	}
+	return err
+}
+
+// ask reads the bans that the mirror has.
+func (b *Backend) ask(ctx context.Context) ([]page, error) {
+	q := question{b: b}
+	keys := b.mirror.keys()
+	for _, k := range slices.SortedFunc(maps.Keys(keys), kind.before) {
+		if err := q.ask(ctx, k, keys[k]); err != nil {
+			return nil, err
+		}
+	}
+	switch gen, err := b.rules.Generation(ctx); {
+	case err != nil:
+		return nil, err
+	case gen != b.gen:
+		return nil, nfnl.ErrInterrupted
+	}
+	soon := time.Now().Add(lag)
+	for _, p := range q.absent {
+		b.mirror.forget(p, soon)
+	}
+	return q.pages, nil
+}
+
+// question asks for elements by their keys.
+type question struct {
+	b      *Backend
+	asked  int
+	pages  []page
+	absent []netip.Prefix
+
+	req, answer nfnl.Builder // memory of the last part
+}
+
+// ask asks for those of one set. The kernel tells them in order, and stops at the
+// first that is not there.
+func (q *question) ask(ctx context.Context, k kind, keys []byte) error {
+	for len(keys) > 0 {
+		part := keys[:min(len(keys), mostAsked*k.size())]
+		told, err := q.part(ctx, k, part)
+		q.asked += told
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && told*k.size() < len(part):
+			p, _ := k.prefix(part[told*k.size():][:k.size()])
+			if q.absent = append(q.absent, p); len(q.absent) > mostAsked+q.asked/16 {
+				return errNotAsked
+			}
+			told++
+		case errors.Is(err, nfnl.ErrOverrun), err == nil && told*k.size() != len(part):
+			return errNotAsked
+		case err != nil:
+			return err
+		}
+		keys = keys[told*k.size():]
+	}
+	return nil
+}
+
+// part asks for up to mostAsked elements, which become a page, and returns how many
+// were told.
+func (q *question) part(ctx context.Context, k kind, keys []byte) (told int, err error) {
+	req, answer := &q.req, &q.answer
+	req.Netfilter(subsystem, getSetElem, 0, inet)
+	req.String(listTable, q.b.cfg.Table)
+	req.String(listSet, k.String())
+	list := req.Begin(listElements)
+	for key := range slices.Chunk(keys, k.size()) {
+		elem := req.Begin(listElem)
+		elementKey(req, key)
+		req.End(elem)
+	}
+	req.End(list)
+	answer.Netfilter(subsystem, newSetElem, 0, inet)
+	err = q.b.nl.DoMany(ctx, req.Message(), func(m nfnl.Message) error {
+		if len(m.Data) < genLen {
+			return nfnl.ErrTruncated
+		}
+		a := nfnl.Walk(m.Data[genLen:])
+		for a.Next() {
+			if a.Type == listElements {
+				told++
+				answer.Bytes(listElements, a.Value)
+			}
+		}
+		return a.Err()
+	})
+	q.pages = append(q.pages, page{k, time.Now(), bytes.Clone(answer.Message().Data)})
+	return told, err
+}
