@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/connsleuth/connsleuth/internal/nfnl"
@@ -21,15 +23,20 @@ const (
 	// mostAsked are asked for at once: each is answered by a message, which is charged
 	// up to 1.25 KiB to the receive buffer of 208 KiB.
 	mostAsked = 128
+
+	// mostAtOnce are asked at the same time.
+	mostAtOnce = 4
 )
 
-// errNotAsked is that the bans are to be read in a dump.
-var errNotAsked = errors.New("nft: too many bans are over")
+// errNotAsked is that the bans are to be read in a dump: too many of the mirror are
+// not there, or an answer had no room.
+var errNotAsked = errors.New("nft: the answers are not whole")
 
-// committed notes that a transaction of ours changed something.
+// committed notes that a transaction of ours changed something. Where the kernel
+// leaves out 0, after 4 billion of them, the mirror is known to lack nothing at none.
 func (b *Backend) committed() {
 	if b.gen != 0 {
-		b.gen++ // to 0 in the kernel never, and here once in 4 billion
+		b.gen++
 	}
 }
 
@@ -69,14 +76,27 @@ func (b *Backend) know(ctx context.Context, r reading) error {
 	return err
 }
 
-// ask reads the bans that the mirror has.
-func (b *Backend) ask(ctx context.Context) ([]page, error) {
-	q := question{b: b}
+// ask reads the bans that the mirror has. Several questions are asked at the same
+// time: the kernel, which does nearly all of the work, needs no lock for them.
+func (b *Backend) ask(ctx context.Context) (pages []page, err error) {
 	keys := b.mirror.keys()
-	for _, k := range slices.SortedFunc(maps.Keys(keys), kind.before) {
-		if err := q.ask(ctx, k, keys[k]); err != nil {
-			return nil, err
-		}
+	kinds := slices.SortedFunc(maps.Keys(keys), kind.before)
+	questions := make([]question, min(runtime.GOMAXPROCS(0), mostAtOnce))
+	errs := make([]error, len(questions))
+	var wg sync.WaitGroup
+	for i := range questions {
+		wg.Go(func() {
+			questions[i].b = b
+			for _, k := range kinds {
+				if errs[i] == nil {
+					errs[i] = questions[i].ask(ctx, k, share(keys[k], k.size(), i, len(questions)))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err = errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	switch gen, err := b.rules.Generation(ctx); {
 	case err != nil:
@@ -85,10 +105,19 @@ func (b *Backend) ask(ctx context.Context) ([]page, error) {
 		return nil, nfnl.ErrInterrupted
 	}
 	soon := time.Now().Add(lag)
-	for _, p := range q.absent {
-		b.mirror.forget(p, soon)
+	for _, q := range questions {
+		pages = append(pages, q.pages...)
+		for _, p := range q.absent {
+			b.mirror.forget(p, soon)
+		}
 	}
-	return q.pages, nil
+	return pages, nil
+}
+
+// share is the i-th of n parts of keys of a size.
+func share(keys []byte, size, i, n int) []byte {
+	all := len(keys) / size
+	return keys[all*i/n*size : all*(i+1)/n*size]
 }
 
 // question asks for elements by their keys.
@@ -115,7 +144,7 @@ func (q *question) ask(ctx context.Context, k kind, keys []byte) error {
 				return errNotAsked
 			}
 			told++
-		case errors.Is(err, nfnl.ErrOverrun), err == nil && told*k.size() != len(part):
+		case errors.Is(err, nfnl.ErrOverrun), errors.Is(err, nfnl.ErrTruncated), err == nil && told*k.size() != len(part):
 			return errNotAsked
 		case err != nil:
 			return err

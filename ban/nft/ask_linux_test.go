@@ -346,6 +346,27 @@ func TestNotAsked(t *testing.T) {
 	}
 }
 
+// TestShare: each key is in one share.
+func TestShare(t *testing.T) {
+	for _, size := range []int{4, 16} {
+		for all := range 20 {
+			keys := make([]byte, all*size)
+			for i := range keys {
+				keys[i] = byte(i)
+			}
+			for n := 1; n <= 4; n++ {
+				var got []byte
+				for i := range n {
+					got = append(got, share(keys, size, i, n)...)
+				}
+				if !slices.Equal(got, keys) {
+					t.Errorf("%d keys in %d shares: %d bytes", all, n, len(got))
+				}
+			}
+		}
+	}
+}
+
 func set(list []netip.Prefix) map[netip.Prefix]bool {
 	m := make(map[netip.Prefix]bool)
 	for _, p := range list {

@@ -234,11 +234,11 @@ func (s *wireSocket) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-func (s *wireSocket) SetReadBuffer(int) error            { return nil }
+func (s *wireSocket) SetReadBuffer(int) error                { return nil }
 func (s *wireSocket) ReceiveMany([]byte, []int) (int, error) { return 0, errors.ErrUnsupported }
-func (s *wireSocket) Join(uint32) error                  { return nil }
-func (s *wireSocket) Memory() (uint32, uint32, error)    { return 0, 0, nil }
-func (s *wireSocket) SetFilter([]nfnl.Instruction) error { return nil }
+func (s *wireSocket) Join(uint32) error                      { return nil }
+func (s *wireSocket) Memory() (uint32, uint32, error)        { return 0, 0, nil }
+func (s *wireSocket) SetFilter([]nfnl.Instruction) error     { return nil }
 
 // message frames the attributes of a packet.
 func message(family uint8, attrs func(b *nfnl.Builder)) netlink.Message {
