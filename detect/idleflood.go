@@ -17,7 +17,9 @@ import (
 //
 // What was received and how long ago is told by tcp_info: sockdiag.Query.Info.
 // Rows without it cannot be told from busy ones, and make a finding that says
-// so. Which connections are incoming is decided as PerSource does.
+// so. Which connections are incoming is decided as PerSource does, and of what both
+// find of one source in ESTABLISHED, Find and Scan return the surer finding, or else
+// this detector's.
 type IdleFlood struct {
 	Sources
 	// Limit is how many idle connections are normal for a source; 0 is 60.

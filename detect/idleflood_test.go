@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -91,5 +92,30 @@ func TestIdleFloodNetwork(t *testing.T) {
 	checkSubjects(t, found, "203.0.113.0/24")
 	if f := found[0]; f.Count != 400 || f.Confidence != Possible || !mentions(f.Cause, "10 sources", "on 400 of them") {
 		t.Errorf("got %+v", f)
+	}
+}
+
+// That a source holds many connections is told once, by whom is surer of it.
+func TestIdleFloodOnce(t *testing.T) {
+	const a, b = "203.0.113.9", "2001:db8:7::7"
+	noInfo := func(s *sockdiag.Socket) { s.Fields = 0 }
+	busy := func(s *sockdiag.Socket) { s.Info.BytesReceived = 1e6 }
+	for name, tt := range map[string]struct {
+		rows []sockdiag.Socket
+		want []string
+	}{
+		"idle":             {idling(held(61, sockdiag.Established, a, b), nil), []string{"IdleFlood 2001:db8:7::/64", "IdleFlood 203.0.113.9"}},
+		"idle or not":      {idling(held(61, sockdiag.Established, a, b), noInfo), []string{"PerSource 2001:db8:7::/64", "PerSource 203.0.113.9"}},
+		"one works":        {append(idling(held(61, sockdiag.Established, a), nil), idling(held(61, sockdiag.Established, b), busy)...), []string{"IdleFlood 203.0.113.9", "PerSource 2001:db8:7::/64"}},
+		"in TIME_WAIT too": {append(idling(held(61, sockdiag.Established, a), nil), held(40, sockdiag.TimeWait, a)...), []string{"IdleFlood 203.0.113.9", "PerSource 203.0.113.9"}},
+	} {
+		var got []string
+		for _, f := range Find(Host{Now: now, Sockets: append(tt.rows, listener443())}, PerSource{}, IdleFlood{}) {
+			got = append(got, f.Detector+" "+f.Subject)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
 	}
 }
