@@ -17,9 +17,6 @@ import (
 	rules "github.com/connsleuth/connsleuth/internal/nft"
 )
 
-// Ask makes a backend ask for few bans too, and not dump them.
-func Ask(b *Backend) { b.many = 1 }
-
 // asking opens a backend that does.
 func asking(t *testing.T, h *lab.Host) *Backend {
 	t.Helper()

@@ -1,6 +1,7 @@
 package nfnl_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 	"syscall"
@@ -75,7 +76,7 @@ func TestDoManyRoute(t *testing.T) {
 		t.Errorf("3 questions were answered %d times", told)
 	}
 	link := nfnl.NewBuilder(syscall.RTM_GETLINK, 0)
-	link.Raw([]byte{4: 1, 15: 0}) // struct ifinfomsg: interface 1
+	link.Raw(append(binary.NativeEndian.AppendUint32(make([]byte, 4), 1), make([]byte, 8)...)) // struct ifinfomsg: interface 1
 	if err := c.DoMany(t.Context(), link.Message(), count); !errors.Is(err, nfnl.ErrTruncated) {
 		t.Errorf("a large answer: %v", err)
 	}
