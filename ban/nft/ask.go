@@ -26,6 +26,10 @@ const (
 
 	// mostAtOnce are asked at the same time.
 	mostAtOnce = 4
+
+	// leastElement is how many bytes of a dump an element takes: an IPv4 address
+	// without an end.
+	leastElement = 16
 )
 
 // errNotAsked is that the bans are to be read in a dump: too many of the mirror are
@@ -40,13 +44,13 @@ func (b *Backend) committed() {
 	}
 }
 
-// know finds out whether the mirror has all bans of a dump, and forgets those that are
-// over. It is of use for many only.
+// know has the mirror know of all bans of a dump, and forget those that are over. It
+// is of use for many only.
 //
 // The table must be as we make it: a rule of somebody else could add elements without
 // a transaction.
 func (b *Backend) know(ctx context.Context, r reading) error {
-	if b.gen = 0; b.mirror.size() < b.many {
+	if b.gen = 0; r.size() < b.many*leastElement {
 		return nil
 	}
 	there := b.mirror.empty()
@@ -54,15 +58,16 @@ func (b *Backend) know(ctx context.Context, r reading) error {
 		if err != nil {
 			return err
 		}
-		if _, is := b.mirror.get(e.Prefix); !is {
-			return nil
-		}
 		there.set(e.Prefix, mark{})
+		if _, is := b.mirror.get(e.Prefix); !is {
+			t, timed := e.Until.Time()
+			b.mirror.set(e.Prefix, mark{end: end(t.UnixMilli(), timed), at: foreign})
+		}
 	}
 	soon := time.Now().Add(lag)
-	for p := range b.mirror.all() {
-		if _, is := there.get(p); !is {
-			b.mirror.forget(p, soon)
+	for p, m := range b.mirror.all() {
+		if _, is := there.get(p); !is && (m.at == foreign || m.over(soon)) {
+			b.mirror.remove(p)
 		}
 	}
 	have, err := b.state(ctx)
@@ -108,7 +113,9 @@ func (b *Backend) ask(ctx context.Context) (pages []page, err error) {
 	for _, q := range questions {
 		pages = append(pages, q.pages...)
 		for _, p := range q.absent {
-			b.mirror.forget(p, soon)
+			if m, _ := b.mirror.get(p); m.over(soon) {
+				b.mirror.remove(p)
+			}
 		}
 	}
 	return pages, nil

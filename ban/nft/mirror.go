@@ -11,7 +11,7 @@ import (
 	"github.com/connsleuth/connsleuth/ban"
 )
 
-// mirror is the bans put in force here, and those found at Open. Each part of a
+// mirror is the bans put in force here, and those found at Open, or among many later. Each part of a
 // call writes its own before it makes them, and takes out those that it could not
 // make.
 //
@@ -30,11 +30,14 @@ type key struct {
 
 type mark struct {
 	end uint32 // seconds since 1970, rounded up; never is none before 2106
-	at  int32  // among the changes of the last part of a call that asked for it
+	at  int32  // among the changes of the last part of a call that asked for it; or foreign
 }
 
 const (
 	never = math.MaxUint32
+
+	// foreign is the place of what somebody else put in force, while List found it.
+	foreign = math.MaxInt32
 
 	// lag is how much earlier a ban may end in the kernel, a tick before its end here,
 	// of which the mirror has the next second.
@@ -101,13 +104,6 @@ func (m *mirror) remove(p netip.Prefix) {
 		delete(m.four, fourKey(p))
 	} else {
 		delete(m.six, sixKey(p))
-	}
-}
-
-// forget removes one that is over.
-func (m *mirror) forget(p netip.Prefix, now time.Time) {
-	if mark, ok := m.get(p); ok && mark.over(now) {
-		m.remove(p)
 	}
 }
 

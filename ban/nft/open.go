@@ -230,7 +230,7 @@ func (b *Backend) adopt(ctx context.Context) error {
 		t, timed := e.Until.Time()
 		b.mirror.set(e.Prefix, mark{end: end(t.UnixMilli(), timed)})
 	}
-	return b.know(ctx, have)
+	return nil
 }
 
 // Enforcing implements ban.Enforcer. It compares the table with what it must be,
@@ -269,7 +269,7 @@ func (b *Backend) missing(ctx context.Context) error {
 	var lost []string
 	n := 0
 	for p, m := range b.mirror.all() {
-		if _, is := there.get(p); is || m.over(soon) {
+		if _, is := there.get(p); is || m.at == foreign || m.over(soon) {
 			continue
 		}
 		if n++; n <= 3 {

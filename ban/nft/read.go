@@ -38,6 +38,14 @@ type reading struct {
 	pages []page
 }
 
+// size is that of the pages, in bytes.
+func (r *reading) size() (n int) {
+	for _, p := range r.pages {
+		n += len(p.data)
+	}
+	return n
+}
+
 // bans yields those in force when the pages were read.
 func (b *Backend) bans(pages []page) iter.Seq2[ban.Entry, error] {
 	return func(yield func(ban.Entry, error) bool) {
