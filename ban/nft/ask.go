@@ -45,18 +45,19 @@ func (b *Backend) committed() {
 }
 
 // know has the mirror know of all bans of a dump, and forget those that are over. It
-// is of use for many only.
+// is of use for many only, and what fails leaves it not known that the mirror lacks
+// none.
 //
 // The table must be as we make it: a rule of somebody else could add elements without
 // a transaction.
-func (b *Backend) know(ctx context.Context, r reading) error {
+func (b *Backend) know(ctx context.Context, r reading) {
 	if b.gen = 0; r.size() < b.many*leastElement {
-		return nil
+		return
 	}
 	there := b.mirror.empty()
 	for e, err := range b.bans(r.pages) {
 		if err != nil {
-			return err
+			return
 		}
 		there.set(e.Prefix, mark{})
 		if _, is := b.mirror.get(e.Prefix); !is {
@@ -71,14 +72,12 @@ func (b *Backend) know(ctx context.Context, r reading) error {
 		}
 	}
 	have, err := b.state(ctx)
-	if err != nil {
-		return err
+	if err != nil || b.amiss(have) != "" {
+		return
 	}
-	gen, err := b.rules.Generation(ctx)
-	if err == nil && gen == r.gen && b.amiss(have) == "" {
+	if gen, err := b.rules.Generation(ctx); err == nil && gen == r.gen {
 		b.gen = gen
 	}
-	return err
 }
 
 // ask reads the bans that the mirror has. Several questions are asked at the same

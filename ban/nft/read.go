@@ -102,7 +102,8 @@ func (b *Backend) readOnce(ctx context.Context) (r reading, err error) {
 	if r.pages, err = b.dump(ctx); err != nil {
 		return r, err
 	}
-	return r, b.know(ctx, r)
+	b.know(ctx, r)
+	return r, nil
 }
 
 // dump reads all sets as a whole.
