@@ -143,7 +143,10 @@ var (
 
 // Proved notes that a test has run the commands of a fix, after which the
 // finding is gone.
-func Proved(t *testing.T, fix string) {
+func Proved(t *testing.T, fix string) { provedOf(t, "", fix) }
+
+// provedOf notes it of a detector, too.
+func provedOf(t *testing.T, detector, fix string) {
 	ran.Lock()
 	defer ran.Unlock()
 	test, _, _ := strings.Cut(t.Name(), "/")
@@ -158,6 +161,7 @@ func Proved(t *testing.T, fix string) {
 	}
 	for _, name := range setsName.FindAllStringSubmatch(fix, -1) {
 		note(name[1])
+		note(detector + ": " + name[1])
 	}
 	for text := range proofs {
 		if pattern := putIn.ReplaceAllString(regexp.QuoteMeta(text), ".*"); regexp.MustCompile(pattern).MatchString(fix) {
