@@ -42,7 +42,7 @@ const (
 
 // Each fix that is printed has a proof, and each proof a fix.
 func TestFixesProved(t *testing.T) {
-	texts, settings := printed(t)
+	texts, settings, remedies := printed(t)
 	for text := range texts {
 		if _, ok := proofs[text]; !ok && text != "`sysctl -w %s=%v`" { // of set
 			t.Errorf("no test runs\n%q", text)
@@ -53,38 +53,46 @@ func TestFixesProved(t *testing.T) {
 			t.Errorf("no detector prints\n%q", text)
 		}
 	}
+	settingsProved(t, settings, fixSettings(), settingProofs)
+	settingsProved(t, remedies, fixRemedies(), remedyProofs)
+}
+
+// settingsProved checks the proofs of the settings that stand for something in
+// the source.
+func settingsProved(t *testing.T, source map[string]bool, mean map[string][]string, proofs map[string]proof) {
+	t.Helper()
 	known := make(map[string]bool)
-	for arg := range settings {
-		names, ok := fixSettings()[arg]
+	for arg := range source {
+		names, ok := mean[arg]
 		if !ok {
-			t.Errorf("which settings are set(%s, …)?", arg)
+			t.Errorf("which settings are those of %s?", arg)
 		}
 		for _, name := range names {
 			known[name] = true
 		}
 	}
 	for name := range known {
-		if settingProofs[name] == (proof{}) {
+		if proofs[name] == (proof{}) {
 			t.Errorf("no test sets %s", name)
 		}
 	}
-	for name := range settingProofs {
+	for name := range proofs {
 		if !known[name] {
 			t.Errorf("no detector advises %s", name)
 		}
 	}
 }
 
-// printed are the texts with backquotes that the source has, and the first
-// arguments of set.
-func printed(t *testing.T) (texts, settings map[string]bool) {
+// printed are the texts with backquotes that the source has, the first arguments
+// of set, and the last of remedy, with its file.
+func printed(t *testing.T) (texts, settings, remedies map[string]bool) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
 	noError(t, err)
 	if len(names) == 0 {
 		t.Skip("the test runs without its source")
 	}
-	texts, settings = make(map[string]bool), make(map[string]bool)
+	texts, settings, remedies = make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -94,8 +102,13 @@ func printed(t *testing.T) (texts, settings map[string]bool) {
 		file, err := parser.ParseFile(token.NewFileSet(), name, src, 0)
 		noError(t, err)
 		ast.Inspect(file, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok && fixSource(src, call.Fun) == "set" {
-				settings[fixSource(src, call.Args[0])] = true
+			if call, ok := n.(*ast.CallExpr); ok {
+				switch f := fixSource(src, call.Fun); {
+				case f == "set":
+					settings[fixSource(src, call.Args[0])] = true
+				case strings.HasSuffix(f, ".remedy"):
+					remedies[name+": "+fixSource(src, call.Args[2])] = true
+				}
 			}
 			e, ok := n.(ast.Expr)
 			if !ok {
@@ -109,7 +122,7 @@ func printed(t *testing.T) (texts, settings map[string]bool) {
 			return !literal || sum && !strings.Contains(text, "`")
 		})
 	}
-	return texts, settings
+	return texts, settings, remedies
 }
 
 func fixSource(src []byte, n ast.Node) string { return string(src[n.Pos()-1 : n.End()-1]) }
@@ -145,7 +158,7 @@ var (
 // finding is gone.
 func Proved(t *testing.T, fix string) { provedOf(t, "", fix) }
 
-// provedOf notes it of a detector, too.
+// provedOf notes it of a remedy of a detector.
 func provedOf(t *testing.T, detector, fix string) {
 	ran.Lock()
 	defer ran.Unlock()
@@ -200,8 +213,9 @@ func (m fullRun) Run() int {
 
 // wholeRun reports whether all lab tests were to run, and could.
 func wholeRun() bool {
+	const every = "^(Test|Example)" // as internal/ci/kernels has it
 	for _, name := range []string{"test.run", "test.skip", "test.list"} {
-		if commandLine.Lookup(name).Value.String() != "" {
+		if v := commandLine.Lookup(name).Value.String(); v != "" && v != every {
 			return false
 		}
 	}
@@ -218,10 +232,10 @@ func wholeRun() bool {
 
 // unproved are what no test has run that should have.
 func unproved() (missing []string) {
-	for _, table := range []map[string]proof{proofs, settingProofs} {
+	for _, table := range []map[string]proof{proofs, settingProofs, remedyProofs} {
 		for _, what := range slices.Sorted(maps.Keys(table)) {
 			p := table[what]
-			wanted := p.on == emulated && lab.Emulated() || !lab.Emulated() && (p.on == anywhere || p.on == asRoot && raisesLimits())
+			wanted := p.on == anywhere && !lab.Emulated() || p.on == asRoot && raisesLimits() || p.on == emulated && lab.Emulated()
 			if wanted && !ran.of[what][p.test] {
 				missing = append(missing, fmt.Sprintf("%s: %s", p.test, what))
 			}

@@ -37,7 +37,7 @@ var proofs = map[string]proof{
 	"close the socket some time after shutdown(2): a read timeout in the application; see them: `ss -tnpe state fin-wait-2 '{k.service.filter()}'`": {test: "TestLabFinWait2"},
 	"end them now: `ss -K state %s '%s'`":                                                                                                                              {test: "TestLabFinWait1Command"},
 	"end them now: `ss -K state fin-wait-2 '{k.service.filter()}'`":                                                                                                    {test: "TestLabFinWait2"},
-	"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application":                                                                  {test: "TestLabFinWait1Owned"},
+	"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application":                                                                  {test: "TestLabPatient", on: emulated},
 	"see where a filter is on the way, if all destinations should answer: `traceroute -n -T -p %d %v`":                                                                 {test: "TestLabForwardedScan"},
 	"see where the packets end: `traceroute -n -T -p %d %v`":                                                                                                           {test: "TestLabForwardedScan"},
 	"see which process it is: `ss -tnp state syn-sent dport = :%d`":                                                                                                    {test: "TestLabScenes"},
@@ -47,7 +47,7 @@ var proofs = map[string]proof{
 	"see which: `ss -tlnm` shows as d of skmem what each listener has dropped":                                                                                         {test: "TestLabAcceptBurst"},
 	"see which it is: `ss -tnp state close-wait`":                                                                                                                      {test: "TestLabCommands"},
 	"delete the entry: `{DeleteCommand(f)}`":                                                                                                                           {test: "TestLabScenes"},
-	"free the ports of closed connections sooner: `sysctl -w {timeoutName(conntrack.TCPTimeWait)}=30`":                                                                 {test: "TestLabPortSpace"},
+	"free the ports sooner of connections that close from now on: `sysctl -w {timeoutName(conntrack.TCPTimeWait)}=30`":                                                 {test: "TestLabPatient", on: emulated},
 	"let no source open more: `nft 'add rule inet filter input %s'`":                                                                                                   {test: "TestLabRate"},
 	"ban the source, in the set that your rules drop: `nft add element inet filter {set} { {bare(p)} }`; then end what it has: `ss -tK state connected dst {bare(p)}`": {test: "TestLabScenes"},
 }
@@ -69,9 +69,59 @@ var settingProofs = map[string]proof{
 	"net.ipv4.tcp_rfc1337":                               {test: "TestAuditOfHost"},
 	"net.ipv4.conf.all.rp_filter":                        {test: "TestAuditOfHost"},
 	keepaliveTime:                                        {test: "TestAuditOfHost"}, keepaliveIntvl: {test: "TestAuditOfHost"}, keepaliveCount: {test: "TestAuditOfHost"},
-	maxTimeWait: {test: "TestAuditOfHost"}, synBacklog: {test: "TestAuditOfHost"}, synRetries: {test: "TestAuditOfHost"},
+	maxTimeWait: {test: "TestLabPatient", on: emulated}, synBacklog: {test: "TestAuditOfHost"}, synRetries: {test: "TestAuditOfHost"},
 	synAckRetries: {test: "TestAuditOfHost"}, orphanRetries: {test: "TestAuditOfHost"}, finTimeout: {test: "TestAuditOfHost"},
 	timestamps: {test: "TestAuditOfHost"}, syncookies: {test: "TestAuditOfHost"},
+}
+
+// remedyProofs are of the settings that are advised by remedy, by the detector
+// that prints them.
+var remedyProofs = map[string]proof{
+	"Census: " + finTimeout:       {test: "TestLabPatient", on: emulated},
+	"Census: " + orphanRetries:    {test: "TestLabPatient", on: emulated},
+	"Census: " + synAckRetries:    {test: "TestLabPatient", on: emulated},
+	"Census: " + syncookies:       {test: "TestLabPatient", on: emulated},
+	"IdleFlood: " + keepaliveTime: {test: "TestLabPatient", on: emulated},
+	"Leaks: " + finTimeout:        {test: "TestLabPatient", on: emulated},
+	"Leaks: " + keepaliveTime:     {test: "TestLabPatient", on: emulated},
+	"Leaks: " + orphanRetries:     {test: "TestLabPatient", on: emulated},
+	"OutboundScan: " + synRetries: {test: "TestLabPatient", on: emulated},
+	"PerSource: " + finTimeout:    {test: "TestLabPatient", on: emulated},
+	"PerSource: " + keepaliveTime: {test: "TestLabPatient", on: emulated},
+	"PerSource: " + orphanRetries: {test: "TestLabPatient", on: emulated},
+	"PerSource: " + syncookies:    {test: "TestLabPatient", on: emulated},
+	"SynFlood: " + synAckRetries:  {test: "TestLabPatient", on: emulated},
+	"SynFlood: " + synBacklog:     {test: "TestLabPatient", on: emulated},
+	"SynFlood: " + syncookies:     {test: "TestLabPatient", on: emulated},
+}
+
+// fixRemedies are the last arguments of remedy in the source, and of which
+// detectors' settings they are.
+func fixRemedies() map[string][]string {
+	var census, perSource []string
+	for i := range meanings {
+		for _, r := range meanings[i].remedies {
+			census = append(census, "Census: "+r.setting)
+		}
+	}
+	for _, r := range stateRemedies {
+		perSource = append(perSource, "PerSource: "+r.setting)
+	}
+	return map[string][]string{
+		"census.go: r.setting":        census,
+		"idleflood.go: keepaliveTime": {"IdleFlood: " + keepaliveTime},
+		"kernellog.go: finTimeout":    {"Leaks: " + finTimeout},
+		"kernellog.go: orphanRetries": {"Leaks: " + orphanRetries},
+		"kernellog.go: syncookies":    {"SynFlood: " + syncookies},
+		"leaktext.go: finTimeout":     {"Leaks: " + finTimeout},
+		"leaktext.go: keepaliveTime":  {"Leaks: " + keepaliveTime},
+		"leaktext.go: orphanRetries":  {"Leaks: " + orphanRetries},
+		"outboundscan.go: synRetries": {"OutboundScan: " + synRetries},
+		"persource.go: r.setting":     perSource,
+		"synflood.go: synAckRetries":  {"SynFlood: " + synAckRetries},
+		"synflood.go: synBacklog":     {"SynFlood: " + synBacklog},
+		"synflood.go: syncookies":     {"SynFlood: " + syncookies},
+	}
 }
 
 // fixSettings are the first arguments of set in the source, and the settings that

@@ -124,7 +124,7 @@ func (d *IdleFlood) finding(g *gathering, l *load, n idleness) Finding {
 		"find dead peers: SO_KEEPALIVE set by the application",
 		"put a source that may do this, such as a pool of connections, into Allow",
 	}
-	g.host.remedy(&f, "find dead peers sooner", keepaliveTime)
+	g.host.remedy(&f, "find dead peers sooner, on new connections", keepaliveTime)
 	idle := n.alive + n.forever + n.untimed
 	if idle <= d.limit() {
 		f.Cause = fmt.Sprintf("%s holds %d connections %s that may be idle, of %d", g.who(l), l.count, g.where(l), n.all)

@@ -42,7 +42,7 @@ func (h *Host) loggedFlood() (Finding, bool) {
 	f, ok := h.told("SynFlood", synFlooding, "a listener had more half-open connections (SYN_RECV) than its backlog, and the kernel "+
 		"dropped SYNs or answered with cookies: a flood, or a backlog that is too short",
 		map[string]uint64{"TcpExt.TCPReqQFullDrop": h.Counters.ReqQFullDrop, "TcpExt.TCPReqQFullDoCookies": h.Counters.ReqQFullDoCookies})
-	h.remedy(&f, "answer without memory", syncookies)
+	h.remedy(&f, "let clients in meanwhile", syncookies)
 	f.Fix = append(f.Fix, longerBacklog)
 	f.Evidence.Missing = []string{"of which sources: rows of that time"}
 	return f, ok
@@ -52,7 +52,7 @@ func (h *Host) loggedOrphans() (Finding, bool) {
 	f, ok := h.told("Leaks", tooManyOrphans, "more connections were closed here and not ended by their peers than "+maxOrphans+
 		" or memory allow, and the kernel reset some", map[string]uint64{"TcpExt.TCPAbortOnMemory": h.Counters.AbortOnMemory})
 	h.remedy(&f, "give up sooner", orphanRetries)
-	h.remedy(&f, "end them sooner", finTimeout)
+	h.remedy(&f, "end sooner what is closed from now on", finTimeout)
 	return f, ok
 }
 

@@ -2,14 +2,16 @@ package detect
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/connsleuth/connsleuth/conntrack"
 	"github.com/connsleuth/connsleuth/internal/lab"
@@ -59,6 +61,10 @@ func TestLabPatient(t *testing.T) {
 	t.Run("backlog", func(t *testing.T) {
 		t.Parallel()
 		letIn(t, synBacklog+"=65536", map[string]string{synBacklog: "16"}, "SynFlood")
+	})
+	t.Run("no window", func(t *testing.T) {
+		t.Parallel()
+		noWindow(t)
 	})
 	t.Run("time wait", func(t *testing.T) {
 		t.Parallel()
@@ -164,21 +170,27 @@ func provedRemedies(t *testing.T, fixes map[about]string) {
 var slowFixes = []slowFix{
 	// Without it the first probe comes after two hours. Nine go unanswered.
 	{"dead peers", keepaliveTime + "=1200", inStage(deadPeers, IdleFlood{Limit: 5}, PerSource{Limit: 5}, Leaks{FinWait2: 5}),
-		[]string{"IdleFlood", "IdleFlood", "Leaks", "PerSource", "PerSource"}, true, 1200*time.Second + 9*75*time.Second + 5*time.Second},
+		[]string{"IdleFlood", "IdleFlood", "Leaks", "PerSource", "PerSource"}, true, timerLate(1200*time.Second) + 9*timerLate(75*time.Second)},
 	{"unanswered, and open", "net.ipv4.tcp_retries2=8", inStage(unansweredOpen, Leaks{FinWait1: 5}), // else 15 minutes
 		[]string{"Leaks"}, false, 210 * time.Second},
 	{"ports", "net.netfilter.nf_conntrack_tcp_timeout_time_wait=30", behindRouter, // else two minutes
-		[]string{"PortSpace", "PortSpace"}, true, 32 * time.Second},
+		[]string{"PortSpace", "PortSpace"}, true, timerLate(30 * time.Second)},
 	{"half closed", finTimeout + "=30", inStage(halfClosed, Leaks{Orphans: 5}, Census{Limit: 5}, PerSource{Limit: 5}), // else a minute
-		[]string{"Census", "Leaks", "PerSource", "PerSource"}, true, 32 * time.Second},
+		[]string{"Census", "Leaks", "PerSource", "PerSource"}, true, timerLate(30 * time.Second)},
 	{"handshakes", synAckRetries + "=3", inStage(handshakes, SynFlood{Limit: 20}, Census{Limit: 20}), // else 63 s
-		[]string{"Census", "SynFlood"}, false, 17 * time.Second},
+		[]string{"Census", "SynFlood"}, false, timerLate(15 * time.Second)},
 	{"attempts", synRetries + "=3", inStage(attempted, OutboundScan{}), // else two minutes
 		[]string{"OutboundScan", "OutboundScan"}, false, 20 * time.Second},
 	{"unanswered", orphanRetries + "=1", inStage(unanswered3, Leaks{FinWait1: 5, LastAck: 5, Closing: 5}, // else 100 s
 		Census{Limit: 5, Share: 0.1}, PerSource{Limit: 5}),
 		[]string{"Census", "Census", "Leaks", "Leaks", "Leaks", "PerSource", "PerSource", "PerSource", "PerSource"}, false, 10 * time.Second},
+	{"unanswered, and full", orphanRetries + "=1", inStage(closedFull, Leaks{FinWait1: 5}), // else minutes
+		[]string{"Leaks"}, false, 20 * time.Second},
 }
+
+// timerLate is when a timer of the kernel has surely fired: an eighth late at most
+// (kernel/time/timer.c).
+func timerLate(d time.Duration) time.Duration { return d + d/8 }
 
 // inStage plays on a stage, over both families.
 func inStage(play func(*stage), detectors ...Detector) func(*testing.T) *slowScene {
@@ -279,10 +291,35 @@ func unanswered3(s *stage) {
 	s.all(12, sockdiag.Closing)
 }
 
+// closedFull are closed with data that the peers take none of. They answer.
+func closedFull(s *stage) {
+	pairs := s.six(s.serve(9102), 1, "")
+	s.fillWindows(pairs)
+	s.closeServers(pairs)
+}
+
+// fillWindows writes until nothing is taken for a while.
+func (s *stage) fillWindows(pairs []bothEnds) {
+	s.t.Helper()
+	var writing sync.WaitGroup
+	for _, p := range pairs {
+		noError(s.t, p.server.(*net.TCPConn).SetWriteBuffer(16384))
+		writing.Go(func() {
+			for err := error(nil); err == nil; {
+				_ = p.server.SetWriteDeadline(time.Now().Add(time.Second))
+				_, err = p.server.Write(make([]byte, 4096))
+			}
+		})
+	}
+	writing.Wait()
+}
+
 func handshakes(s *stage) {
 	s.mute()
 	s.serve(443)
-	s.both(func() { s.flood(15, func(i int) netip.AddrPort { return netip.AddrPortFrom(member(s.ipv6, i+1), 4321) }) })
+	s.both(func() {
+		s.flood(15, func(i int) netip.AddrPort { return netip.AddrPortFrom(member(s.ipv6, i+1), 4321) })
+	})
 }
 
 // flood begins handshakes that nobody ends.
@@ -317,15 +354,12 @@ func letIn(t *testing.T, setting string, narrow map[string]string, want ...strin
 		}
 		s.mute()
 		l := s.serve(443)
-		for i := range 10 {
-			s.both(func() {
-				s.flood(1, func(int) netip.AddrPort { return netip.AddrPortFrom(member(s.ipv6, 77), uint16(2000+i)) })
-			})
-		}
+		s.floodOfOne(2000)
 		fixes := scene.until(setting, want)
 		if mended {
 			scene.obey(fixes)
 		}
+		s.floodOfOne(3000) // in place of what has ended, which is soon in a full queue
 		s.both(func() {
 			if err := s.knock(l); mended == (err != nil) {
 				t.Errorf("IPv6 %t, with %s %t: %v", s.ipv6, setting, mended, err)
@@ -335,10 +369,20 @@ func letIn(t *testing.T, setting string, narrow map[string]string, want ...strin
 	}
 }
 
+// floodOfOne begins ten handshakes over each family.
+func (s *stage) floodOfOne(port uint16) {
+	s.t.Helper()
+	for i := range uint16(10) {
+		s.both(func() {
+			s.flood(1, func(int) netip.AddrPort { return netip.AddrPortFrom(member(s.ipv6, 77), port+i) })
+		})
+	}
+}
+
 // knock connects from an address that has nothing to do with the flood.
 func (s *stage) knock(l net.Listener) error {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Second)
 	defer cancel()
 	near, err := s.client.Dial(ctx, "tcp", netip.AddrPort{}, netip.AddrPortFrom(s.serverAddr(), 443), nil)
 	if err != nil {
@@ -350,6 +394,31 @@ func (s *stage) knock(l net.Listener) error {
 	defer far.Close() //nolint:errcheck // at the end
 	exchange(s.t, near, far)
 	return nil
+}
+
+// noWindow are open, and their peers take nothing: tcp_retries2 ends none while
+// they answer, the timeout of the application does.
+func noWindow(t *testing.T) {
+	s := slowStage(t)
+	pairs := s.six(s.serve(9102), 1, "")
+	s.fillWindows(pairs)
+	s.shut(pairs)
+	s.set("net.ipv4.tcp_retries2", "8")
+	time.Sleep(20 * time.Minute)
+	found := s.find(Leaks{FinWait1: 5})
+	if len(found) != 1 || found[0].Count != 12 || len(commandsOf(found[0].Fix[0])) > 0 || !mentions(found[0].Fix[0], "TCP_USER_TIMEOUT") {
+		t.Errorf("found %v", found)
+	}
+	for _, p := range pairs {
+		raw, err := p.server.(*net.TCPConn).SyscallConn()
+		noError(t, err)
+		noError(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000) }))
+		noError(t, err)
+	}
+	time.Sleep(timerLate(2 * time.Minute)) // the longest between two probes
+	if found := s.find(Leaks{FinWait1: 5}); len(found) > 0 {
+		t.Errorf("with TCP_USER_TIMEOUT: %v", found)
+	}
 }
 
 // timeWaits are more than may be: with the fix all are kept.
@@ -400,7 +469,7 @@ func comeAndGo(t *testing.T, client, server *lab.Host, to netip.AddrPort) {
 	noError(t, err)
 	defer l.Close() //nolint:errcheck // at the end
 	for i := range uint16(8) {
-		near, err := client.Dial(t.Context(), "tcp", netip.AddrPortFrom(netip.Addr{}, 30_000+i), to, nil)
+		near, err := client.Dial(t.Context(), "tcp", netip.AddrPortFrom(netip.Addr{}, 30_000+i), to, &lab.DialOptions{ReuseAddr: true})
 		noError(t, err)
 		far, err := l.Accept()
 		noError(t, err)
@@ -408,5 +477,3 @@ func comeAndGo(t *testing.T, client, server *lab.Host, to netip.AddrPort) {
 		noError(t, far.Close())
 	}
 }
-
-var _ = fmt.Sprint

@@ -30,7 +30,7 @@ func (l *leaking) halfClosed(f *Finding, k pileKey, p *pile) {
 		"close the socket some time after shutdown(2): a read timeout in the application; see them: `ss -tnpe state fin-wait-2 '" + k.service.filter() + "'`",
 		"find peers that are gone: SO_KEEPALIVE set by the application",
 	}
-	l.host.remedy(f, "find them sooner", keepaliveTime)
+	l.host.remedy(f, "find them sooner, on new connections", keepaliveTime)
 }
 
 // owned adds the owner, and what is missing about it and about ages.
@@ -72,7 +72,7 @@ func (l *leaking) halfClosedOrphans(f *Finding, k pileKey, p *pile) {
 	f.Severity = Info
 	f.Cause = fmt.Sprintf("%d sockets are FIN_WAIT2: this host has closed, and the peers have not; "+
 		"each ends after tcp_fin_timeout", p.count)
-	l.host.remedy(f, "end them sooner", finTimeout)
+	l.host.remedy(f, "end sooner what is closed from now on", finTimeout)
 	f.Fix = append(f.Fix, "end them now: `ss -K state fin-wait-2 '"+k.service.filter()+"'`")
 	f.Since = l.host.begun(f.Evidence.Sockets)
 	if f.Evidence.Sockets[0].Has(sockdiag.UnknownOwner) {
@@ -111,6 +111,9 @@ func (l *leaking) kept(f *Finding, k pileKey, p *pile) string {
 		who := l.host.ownerText(&p.rows[0])
 		f.Subject += ", " + who
 		f.Fix = []string{"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application"}
+		if p.probing == p.count { // for ever, while the peer answers (tcp_probe_timer)
+			f.Fix = []string{"give up sooner: TCP_USER_TIMEOUT set by the application; tcp_retries2 does so where no probe is answered"}
+		}
 		return " and " + who + " has them open"
 	case p.rows[0].Has(sockdiag.UnknownOwner):
 		f.Evidence.Missing = append(f.Evidence.Missing, "whether a process has them")

@@ -159,11 +159,11 @@ var stateFix = map[sockdiag.State][]string{
 }
 
 var stateRemedies = map[sockdiag.State]remedy{
-	sockdiag.Established: {"find dead peers sooner", keepaliveTime},
-	sockdiag.SynRecv:     {"answer without memory", syncookies},
+	sockdiag.Established: {"find dead peers sooner, on new connections", keepaliveTime},
+	sockdiag.SynRecv:     {"let clients in meanwhile", syncookies},
 	sockdiag.LastAck:     {"give up sooner", orphanRetries},
 	sockdiag.FinWait1:    {"give up sooner", orphanRetries},
-	sockdiag.FinWait2:    {"end them sooner", finTimeout},
+	sockdiag.FinWait2:    {"end sooner what is closed from now on", finTimeout},
 }
 
 // offence is a finding about a source, without what it did.

@@ -119,7 +119,7 @@ func (p *PortSpace) finding(h *Host, c counted[outlet], sample conntrack.Flow) F
 		f.Severity = Critical
 	}
 	if c.key.proto == conntrack.ProtoTCP {
-		f.Fix = append(f.Fix, "free the ports of closed connections sooner: `sysctl -w "+timeoutName(conntrack.TCPTimeWait)+"=30`")
+		f.Fix = append(f.Fix, "free the ports sooner of connections that close from now on: `sysctl -w "+timeoutName(conntrack.TCPTimeWait)+"=30`")
 	}
 	h.clashes(&f)
 	return f

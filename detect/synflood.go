@@ -142,7 +142,7 @@ func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint6
 		Cause: fmt.Sprintf("%s: %d half-open connections (SYN_RECV) of %d sources, %s", subject, c.count, len(loads), c.verdict()),
 	}
 	d.name(&f, c, g.gathering)
-	g.host.remedy(&f, "answer without memory", syncookies)
+	g.host.remedy(&f, "let clients in meanwhile", syncookies)
 	g.host.remedy(&f, "hold more of them", synBacklog)
 	g.host.remedy(&f, "give up sooner", synAckRetries)
 	f.Fix = append(f.Fix, longerBacklog)

@@ -32,6 +32,10 @@ func (img *initramfs) write(ctx context.Context, dir, file string) error {
 			return fmt.Errorf("initramfs of %s: %w", img.kernel.series, err)
 		}
 	}
+	// busybox has none, and where it raises a hard limit is the emulator alone.
+	if err := addProgram(ctx, dir, img.tools.prlimit); err != nil {
+		return err
+	}
 	if _, err := output(ctx, "", nil, img.tools.depmod, "-b", dir, img.kernel.release); err != nil {
 		return err
 	}
@@ -70,6 +74,23 @@ func (img *initramfs) addSystem(dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "init"), []byte(img.script()), 0o755)
+}
+
+// addProgram copies a program of this machine, and the libraries that it loads.
+func addProgram(ctx context.Context, dir, program string) error {
+	loads, err := output(ctx, "", nil, "ldd", program)
+	if err != nil {
+		return err
+	}
+	for word := range strings.FieldsSeq(string(loads)) {
+		if !filepath.IsAbs(word) {
+			continue
+		}
+		if err := copyFile(filepath.Join(dir, word), word, 0o755); err != nil {
+			return err
+		}
+	}
+	return copyFile(filepath.Join(dir, "bin", filepath.Base(program)), program, 0o755)
 }
 
 func (img *initramfs) addModules(dir string) error {

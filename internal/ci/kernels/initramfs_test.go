@@ -21,7 +21,7 @@ func TestScript(t *testing.T) {
 	for _, want := range []string{
 		"CONNSLEUTH_LAB=require CONNSLEUTH_EMULATED=1",
 		"load 'nf_conntrack'\nload 'veth'\n",
-		"run 01-conntrack.test '/src/conntrack' '-test.v' '-test.short' '-test.run' '^(Test|Example)' '-test.parallel' '4' '-test.timeout' '10m'\n",
+		"run 01-conntrack.test '/src/conntrack' '-test.v' '-test.short' '-test.run' '^(Test|Example)' '-test.parallel' '4' '-test.timeout' '12h'\n",
 		`run 02-incident '/src/examples/incident' '-scenario' 'it'\''s $all'` + "\n",
 		`echo "@@mark end $name $?"`,
 		"echo '@@mark done'\npoweroff -f\n",

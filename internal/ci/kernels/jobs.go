@@ -38,8 +38,9 @@ const listedFields = "-json=ImportPath,Name,Dir,Deps,TestGoFiles,XTestGoFiles"
 var buildEnv = []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1"}
 
 // testArgs are the arguments of every test binary. The seeds of fuzz targets tell
-// nothing of a kernel.
-var testArgs = []string{"-test.v", "-test.short", "-test.run", "^(Test|Example)", "-test.parallel", "4", "-test.timeout", "10m"}
+// nothing of a kernel. The timeout is by the machine's own clock, which leaps: what
+// bounds a run is -timeout.
+var testArgs = []string{"-test.v", "-test.short", "-test.run", "^(Test|Example)", "-test.parallel", "4", "-test.timeout", "12h"}
 
 // buildJobs builds the test binaries of the packages and the programs into dir.
 func buildJobs(ctx context.Context, dir string, packages, programs []string) ([]job, error) {

@@ -13,7 +13,7 @@ import (
 )
 
 // tools are the paths of the programs that this one needs.
-type tools struct{ qemu, busybox, cpio, depmod string }
+type tools struct{ qemu, busybox, cpio, depmod, prlimit string }
 
 var aptEnv = []string{"DEBIAN_FRONTEND=noninteractive"}
 
@@ -53,6 +53,7 @@ func lookTools() (t tools, missing []string) {
 		{&t.busybox, "busybox", "busybox-static", checkStatic},
 		{&t.cpio, "cpio", "cpio", nil},
 		{&t.depmod, "depmod", "kmod", nil},
+		{&t.prlimit, "prlimit", "util-linux", nil},
 	} {
 		path, err := lookProgram(need.program)
 		if err == nil && need.check != nil {
