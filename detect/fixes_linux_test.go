@@ -151,7 +151,7 @@ var ran struct {
 
 var (
 	putIn    = regexp.MustCompile(`\\{.+?\\}|%(\\\[\d\\\])?[a-z]`) // in what is quoted
-	setsName = regexp.MustCompile("`sysctl -w ([a-z0-9_.]+)=")
+	setsName = regexp.MustCompile("`sysctl -w ([a-z0-9_.-]+)=")
 )
 
 // Proved notes that a test has run the commands of a fix, after which the

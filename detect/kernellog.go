@@ -51,7 +51,7 @@ func (h *Host) loggedFlood() (Finding, bool) {
 func (h *Host) loggedOrphans() (Finding, bool) {
 	f, ok := h.told("Leaks", tooManyOrphans, "more connections were closed here and not ended by their peers than "+maxOrphans+
 		" or memory allow, and the kernel reset some", map[string]uint64{"TcpExt.TCPAbortOnMemory": h.Counters.AbortOnMemory})
-	h.remedy(&f, "give up sooner", orphanRetries)
+	h.remedy(&f, "give up sooner on peers that answer nothing", orphanRetries)
 	h.remedy(&f, "end sooner what is closed from now on", finTimeout)
 	return f, ok
 }

@@ -104,23 +104,21 @@ func (l *leaking) unanswered(f *Finding, k pileKey, p *pile) {
 }
 
 // kept is by whom they are kept: an application that has only shut down its
-// half keeps its sockets.
+// half keeps its sockets. Probes of a closed window are not counted while the peer
+// answers them (tcp_ack).
 func (l *leaking) kept(f *Finding, k pileKey, p *pile) string {
 	switch {
 	case k.owner.known:
 		who := l.host.ownerText(&p.rows[0])
 		f.Subject += ", " + who
-		f.Fix = []string{"give up sooner: `sysctl -w net.ipv4.tcp_retries2=8`, or TCP_USER_TIMEOUT set by the application"}
-		if p.probing == p.count { // for ever, while the peer answers (tcp_probe_timer)
-			f.Fix = []string{"give up sooner: TCP_USER_TIMEOUT set by the application; tcp_retries2 does so where no probe is answered"}
-		}
+		f.Fix = []string{"give up sooner on peers that answer nothing: `sysctl -w net.ipv4.tcp_retries2=8`; on all: TCP_USER_TIMEOUT, set by the application"}
 		return " and " + who + " has them open"
 	case p.rows[0].Has(sockdiag.UnknownOwner):
 		f.Evidence.Missing = append(f.Evidence.Missing, "whether a process has them")
-		l.host.remedy(f, "give up sooner", orphanRetries)
+		l.host.remedy(f, "give up sooner on peers that answer nothing", orphanRetries)
 		return ""
 	}
-	l.host.remedy(f, "give up sooner", orphanRetries)
+	l.host.remedy(f, "give up sooner on peers that answer nothing", orphanRetries)
 	return " and no process has them"
 }
 

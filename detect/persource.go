@@ -161,8 +161,8 @@ var stateFix = map[sockdiag.State][]string{
 var stateRemedies = map[sockdiag.State]remedy{
 	sockdiag.Established: {"find dead peers sooner, on new connections", keepaliveTime},
 	sockdiag.SynRecv:     {"let clients in meanwhile", syncookies},
-	sockdiag.LastAck:     {"give up sooner", orphanRetries},
-	sockdiag.FinWait1:    {"give up sooner", orphanRetries},
+	sockdiag.LastAck:     {"give up sooner on peers that answer nothing", orphanRetries},
+	sockdiag.FinWait1:    {"give up sooner on peers that answer nothing", orphanRetries},
 	sockdiag.FinWait2:    {"end sooner what is closed from now on", finTimeout},
 }
 

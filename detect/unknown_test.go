@@ -109,7 +109,6 @@ func TestUntoldOutboundScan(t *testing.T) {
 // Who has a socket decides what is said and advised.
 func TestUntoldLeaks(t *testing.T) {
 	retransmits := func(_ int, s *sockdiag.Socket) { s.Timer, s.Retransmits = sockdiag.TimerOn, 2 }
-	probes := func(_ int, s *sockdiag.Socket) { s.Timer = sockdiag.TimerProbe }
 	for _, tt := range []struct {
 		rows          []sockdiag.Socket
 		cause, fix    string
@@ -117,7 +116,6 @@ func TestUntoldLeaks(t *testing.T) {
 	}{
 		{pileOf(61, sockdiag.FinWait1, orphaned), "are FIN_WAIT1 and no process has them:", "tcp_orphan_retries=1", false, true},
 		{pileOf(61, sockdiag.FinWait1, retransmits), "are FIN_WAIT1 and user 1000 has them open:", "tcp_retries2=8", false, false},
-		{pileOf(61, sockdiag.FinWait1, probes), "are FIN_WAIT1 and user 1000 has them open:", "tcp_retries2 does so where", false, false},
 		{pileOf(61, sockdiag.FinWait1, fromText), "are FIN_WAIT1:", "tcp_orphan_retries=1", true, true},
 	} {
 		f := examine(t, Leaks{}, Host{Now: now, Sockets: tt.rows})
