@@ -53,9 +53,9 @@ func TestLabPatient(t *testing.T) {
 		t.Parallel()
 		letIn(t, synBacklog+"=65536", synBacklog, true, "SynFlood")
 	})
-	t.Run("no window", func(t *testing.T) {
+	t.Run("answering", func(t *testing.T) {
 		t.Parallel()
-		noWindow(t)
+		answering(t)
 	})
 	t.Run("time wait", func(t *testing.T) {
 		t.Parallel()
@@ -175,8 +175,10 @@ var slowFixes = []slowFix{
 	{"unanswered", orphanRetries + "=1", inStage(unanswered3, Leaks{FinWait1: 5, LastAck: 5, Closing: 5}, // else 100 s
 		Census{Limit: 5, Share: 0.1}, PerSource{Limit: 5}),
 		[]string{"Census", "Census", "Leaks", "Leaks", "Leaks", "PerSource", "PerSource", "PerSource", "PerSource"}, false, 10 * time.Second},
-	{"unanswered, and full", orphanRetries + "=1", inStage(closedFull, Leaks{FinWait1: 5}), // else minutes
+	{"full, and gone", orphanRetries + "=1", inStage(func(s *stage) { s.closeServers(s.full(9102)); s.mute() }, Leaks{FinWait1: 5}), // else two minutes
 		[]string{"Leaks"}, false, 20 * time.Second},
+	{"full, gone, and open", "net.ipv4.tcp_retries2=8", inStage(func(s *stage) { s.shut(s.full(9102)); s.mute() }, Leaks{FinWait1: 5}), // else 15 minutes
+		[]string{"Leaks"}, false, 210 * time.Second},
 }
 
 // timerLate is when a timer of the kernel has surely fired: an eighth late at most
