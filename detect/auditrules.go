@@ -181,7 +181,8 @@ var rules = []rule{
 		judge: not(3), want: "3",
 		why: "after as many retransmissions another route is looked for"},
 	{name: "net.ipv4.tcp_retries2", value: func(h *Host) uint64 { return h.Sysctls.Retries2 }, judge: above(8), want: "5",
-		why: "a connection with unanswered data lasts 15 minutes with 15, 100 s with 8, the least that RFC 1122 allows, and 13 s with 5"},
+		why: "a connection with unanswered data lasts 15 minutes with 15, 100 s with 8, the least that RFC 1122 allows, and 13 s with 5; " +
+			"below 10 a closed one whose peer answers and does not read never ends, else after 6 minutes"},
 	{name: "net.ipv4.tcp_rfc1337", value: func(h *Host) uint64 { return flag(h.Sysctls.RFC1337) }, judge: below(1), want: "1",
 		why: "with 0 a stray RST ends TIME_WAIT, and old packets reach the next connection of the port"},
 	{name: "net.ipv4.conf.all.rp_filter", value: func(h *Host) uint64 { return h.Sysctls.ReversePathAll }, judge: noReversePath, want: "1",

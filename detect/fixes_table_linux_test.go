@@ -37,7 +37,8 @@ var proofs = map[string]proof{
 	"close the socket some time after shutdown(2): a read timeout in the application; see them: `ss -tnpe state fin-wait-2 '{k.service.filter()}'`": {test: "TestLabFinWait2"},
 	"end them now: `ss -K state %s '%s'`":                           {test: "TestLabFinWait1Command"},
 	"end them now: `ss -K state fin-wait-2 '{k.service.filter()}'`": {test: "TestLabFinWait2"},
-	"give up sooner on peers that answer nothing: `sysctl -w net.ipv4.tcp_retries2=8`; on all: TCP_USER_TIMEOUT, set by the application":                               {test: "TestLabPatient", on: emulated},
+	"give up sooner on peers that answer nothing: `sysctl -w net.ipv4.tcp_retries2=8`, at the cost that closed connections " +
+		"to peers that answer and do not read never end; on all: TCP_USER_TIMEOUT, set by the application": {test: "TestLabPatient", on: emulated},
 	"see where a filter is on the way, if all destinations should answer: `traceroute -n -T -p %d %v`":                                                                 {test: "TestLabForwardedScan"},
 	"see where the packets end: `traceroute -n -T -p %d %v`":                                                                                                           {test: "TestLabForwardedScan"},
 	"see which process it is: `ss -tnp state syn-sent dport = :%d`":                                                                                                    {test: "TestLabScenes"},

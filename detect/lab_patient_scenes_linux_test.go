@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -226,26 +225,31 @@ func (s *stage) knock(l net.Listener) error {
 	return nil
 }
 
-// answering are peers that take nothing, and answer: the settings do not help, the
-// timeout of an application does.
+// answering are peers that take nothing, and answer. The settings end no such
+// connection sooner, tcp_retries2 has the closed ones never end, and the timeout of
+// an application ends its own.
 func answering(t *testing.T) {
-	s := slowStage(t)
-	open := s.full(9102)
-	s.shut(open)
-	s.closeServers(s.full(9103))
+	closed, both := slowStage(t), slowStage(t)
+	closed.closeServers(closed.full(9103))
+	both.closeServers(both.full(9103))
+	open := both.full(9102)
+	both.shut(open)
 	time.Sleep(4 * time.Second) // the first probes come too fast for answers (tcp_invalid_ratelimit)
-	find := func() []Finding { return s.find(Leaks{FinWait1: 5}) }
-	before := find()
-	for _, f := range before {
-		if !strings.HasPrefix(f.Fix[0], "give up sooner on peers that answer nothing: ") {
-			t.Errorf("found %v", f)
+	for setting, s := range map[string]*stage{orphanRetries + "=1": closed, "net.ipv4.tcp_retries2=8": both} {
+		scene := slowScene{t, s.server, nil, func() []Finding { return s.find(Leaks{FinWait1: 5}) }}
+		scene.obey(scene.until(setting, []string{"Leaks"}))
+	}
+	left := func(when string, s *stage, services int) {
+		if found := s.find(Leaks{FinWait1: 5}); len(found) != services {
+			t.Errorf("%s: %v", when, found)
 		}
-		s.obey(f.Fix[0])
 	}
 	time.Sleep(210 * time.Second)
-	if after := find(); len(before) != 2 || len(after) != 2 || after[0].Count != 12 || after[1].Count != 12 {
-		t.Errorf("before %v, after %v", before, after)
-	}
+	left("no sooner", closed, 1)
+	time.Sleep(210 * time.Second)
+	left("after seven minutes", closed, 0)
+	time.Sleep(time.Hour)
+	left("never", both, 2)
 	for _, p := range open {
 		raw, err := p.server.(*net.TCPConn).SyscallConn()
 		noError(t, err)
@@ -253,9 +257,7 @@ func answering(t *testing.T) {
 		noError(t, err)
 	}
 	time.Sleep(2 * timerLate(2*time.Minute)) // the longest between two probes
-	if found := find(); len(found) > 0 {
-		t.Errorf("with TCP_USER_TIMEOUT: %v", found)
-	}
+	left("with TCP_USER_TIMEOUT", both, 1)
 }
 
 // timeWaits are more than may be: with the fix all are kept.

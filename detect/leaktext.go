@@ -111,7 +111,8 @@ func (l *leaking) kept(f *Finding, k pileKey, p *pile) string {
 	case k.owner.known:
 		who := l.host.ownerText(&p.rows[0])
 		f.Subject += ", " + who
-		f.Fix = []string{"give up sooner on peers that answer nothing: `sysctl -w net.ipv4.tcp_retries2=8`; on all: TCP_USER_TIMEOUT, set by the application"}
+		f.Fix = []string{"give up sooner on peers that answer nothing: `sysctl -w net.ipv4.tcp_retries2=8`, at the cost that closed connections " +
+			"to peers that answer and do not read never end; on all: TCP_USER_TIMEOUT, set by the application"}
 		return " and " + who + " has them open"
 	case p.rows[0].Has(sockdiag.UnknownOwner):
 		f.Evidence.Missing = append(f.Evidence.Missing, "whether a process has them")
