@@ -89,7 +89,7 @@ func (d Census) findings(h *Host, c *Counts) []Finding {
 		if d.piles(m, 1, c.Sockets[m.state], c.Sockets.Connections()) {
 			found = append(found, m.remedied(h, d.sockets(m, c)))
 		} else if m.flow != conntrack.TCPNone && d.piles(m, 10, c.Flows[m.flow], c.Flows.Total()) {
-			found = append(found, m.remedied(h, d.flows(m, c)))
+			found = append(found, m.passing(h, d.flows(m, c), c))
 		}
 	}
 	return found
@@ -122,6 +122,16 @@ func (m *meaning) remedied(h *Host, f Finding) Finding {
 	for _, r := range m.remedies {
 		h.remedy(&f, r.why, r.setting)
 	}
+	return f
+}
+
+// passing adds the same to what the tracker tells, unless there are sockets, which do
+// not pile up: then the flows are of other hosts.
+func (m *meaning) passing(h *Host, f Finding, c *Counts) Finding {
+	if len(m.remedies) == 0 || c.Sockets.Total() == 0 {
+		return m.remedied(h, f)
+	}
+	f.Fix = append(f.Fix, onServer)
 	return f
 }
 

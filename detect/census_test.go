@@ -69,6 +69,16 @@ func TestCensusFlows(t *testing.T) {
 	if found := examineFlows(t, Host{Flows: flows[1:]}); len(found) != 0 {
 		t.Errorf("got %v", found)
 	}
+	h := Host{Flows: tcpFlows(5001, conntrack.TCPSynRecv)}
+	for _, router := range []bool{false, true} {
+		if router {
+			h.Sockets = pileOf(1, sockdiag.Listen)
+		}
+		found := examineFlows(t, h)
+		if len(found) != 1 || mentions(text(found[0].Fix), onServer) != router || mentions(text(found[0].Fix), "sysctl") == router {
+			t.Errorf("router %v: %v", router, found)
+		}
+	}
 	found = examineFlows(t, Host{Flows: flows, Sockets: pileOf(501, sockdiag.SynSent)})
 	if len(found) != 1 || found[0].Subject != "sockets in SYN_SENT" {
 		t.Errorf("got %v", found)

@@ -184,6 +184,9 @@ func TestPerSourceFlows(t *testing.T) {
 			if len(found) != tt.want || tt.want > 0 && (found[0].Subject != "203.0.113.5" || found[0].Count != 61) {
 				t.Errorf("got %v, want %d findings", found, tt.want)
 			}
+			if router := tt.sockets != nil; tt.want > 0 && (mentions(text(found[0].Fix), onServer) != router || mentions(text(found[0].Fix), "sysctl") == router) {
+				t.Errorf("settings of the wrong host: %q", found[0].Fix)
+			}
 		})
 	}
 	if found := Find(Host{Flows: flows(toRouter, 60)}, PerSource{}); len(found) != 0 {

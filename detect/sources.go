@@ -344,8 +344,7 @@ func (o *Sources) name(l *load) netip.Prefix {
 func (g *gathering) evidence(l *load, pass func(sourceKey) bool) []sockdiag.Socket {
 	var at []int
 	for k, i := range g.kept {
-		same := k.source == l.source || l.sources > 0 && g.wide(k.source) == l.source
-		if same && pass(k) {
+		if g.has(l, k) && pass(k) {
 			at = append(at, i)
 		}
 	}
@@ -356,6 +355,28 @@ func (g *gathering) evidence(l *load, pass func(sourceKey) bool) []sockdiag.Sock
 	}
 	return rows
 }
+
+// has reports whether a key is of the source or the network.
+func (g *gathering) has(l *load, k sourceKey) bool {
+	return k.source == l.source || l.sources > 0 && g.wide(k.source) == l.source
+}
+
+// passing reports that all connections of the keys only pass through this host, whose
+// own sockets were seen.
+func (g *gathering) passing(pass func(sourceKey) bool) bool {
+	if !g.sockets {
+		return false
+	}
+	for k := range g.counts.all() {
+		if k.kind&through == 0 && pass(k) {
+			return false
+		}
+	}
+	return true
+}
+
+// onServer is what to do where connections only pass.
+const onServer = "look on the server: they only pass through this host, and the settings of TCP that help are the server's"
 
 // banFix says how to keep an offender away.
 func banFix(p netip.Prefix) string {

@@ -142,17 +142,26 @@ func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint6
 		Cause: fmt.Sprintf("%s: %d half-open connections (SYN_RECV) of %d sources, %s", subject, c.count, len(loads), c.verdict()),
 	}
 	d.name(&f, c, g.gathering)
-	g.host.remedy(&f, "let clients in meanwhile", syncookies)
-	g.host.remedy(&f, "hold more of them", synBacklog)
-	g.host.remedy(&f, "give up sooner", synAckRetries)
-	f.Fix = append(f.Fix, longerBacklog)
-	if !g.host.has(syncookies) {
-		f.Evidence.Missing = append(f.Evidence.Missing, "whether net.ipv4.tcp_syncookies is on")
-	}
+	d.advise(&f, g, pass)
 	if old := g.totals(func(k sourceKey) bool { return pass(k) && k.of() == unanswered }); sumOf(maps.Values(old)) <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")
 	}
 	return f
+}
+
+// advise adds what helps the listener.
+func (d *SynFlood) advise(f *Finding, g *halfOpenPass, pass func(sourceKey) bool) {
+	if g.passing(pass) {
+		f.Fix = append(f.Fix, onServer)
+		return
+	}
+	g.host.remedy(f, "let clients in meanwhile", syncookies)
+	g.host.remedy(f, "hold more of them", synBacklog)
+	g.host.remedy(f, "give up sooner", synAckRetries)
+	f.Fix = append(f.Fix, longerBacklog)
+	if !g.host.has(syncookies) {
+		f.Evidence.Missing = append(f.Evidence.Missing, "whether net.ipv4.tcp_syncookies is on")
+	}
 }
 
 // name adds the sources, if there are any to ban.

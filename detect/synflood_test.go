@@ -99,6 +99,14 @@ func TestSynFloodFlows(t *testing.T) {
 		if got := len(found) == 1; got != (tt.want != Unknown) || got && found[0].Confidence != tt.want {
 			t.Errorf("%+v: %v", tt, found)
 		}
+		if len(found) == 1 && (mentions(text(found[0].Fix), onServer) || !mentions(text(found[0].Fix), "sysctl")) {
+			t.Errorf("without sockets: %q", found[0].Fix)
+		}
+		h.Sockets = []sockdiag.Socket{held(1, sockdiag.Established, "203.0.113.77")[0]}
+		h.Sockets[0].Local = netip.MustParseAddrPort("192.0.2.1:22")
+		if found := find(t, SynFlood{}, h); len(found) == 1 && (!mentions(text(found[0].Fix), onServer) || mentions(text(found[0].Fix), "sysctl")) {
+			t.Errorf("on a router: %q", found[0].Fix)
+		}
 		h.Addrs = []netip.Addr{netip.MustParseAddr("192.0.2.80")}
 		h.Sockets = []sockdiag.Socket{held(1, sockdiag.Established, "203.0.113.77")[0]}
 		if found := find(t, SynFlood{}, h); len(found) != 0 {
