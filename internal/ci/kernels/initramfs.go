@@ -32,9 +32,10 @@ func (img *initramfs) write(ctx context.Context, dir, file string) error {
 			return fmt.Errorf("initramfs of %s: %w", img.kernel.series, err)
 		}
 	}
-	// busybox has none, and where it raises a hard limit is the emulator alone.
-	if err := addProgram(ctx, dir, img.tools.prlimit); err != nil {
-		return err
+	for _, program := range img.tools.programs {
+		if err := addProgram(ctx, dir, program); err != nil {
+			return err
+		}
 	}
 	if _, err := output(ctx, "", nil, img.tools.depmod, "-b", dir, img.kernel.release); err != nil {
 		return err
@@ -43,11 +44,12 @@ func (img *initramfs) write(ctx context.Context, dir, file string) error {
 }
 
 // systemFiles are what programs look up without saying so: the resolver wants
-// localhost, os/user wants root.
+// localhost, os/user wants root, nft the names of protocols.
 var systemFiles = map[string]string{
-	"etc/passwd": "root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n",
-	"etc/group":  "root:x:0:\nnogroup:x:65534:\n",
-	"etc/hosts":  "127.0.0.1 localhost\n::1 localhost\n",
+	"etc/passwd":    "root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n",
+	"etc/group":     "root:x:0:\nnogroup:x:65534:\n",
+	"etc/hosts":     "127.0.0.1 localhost\n::1 localhost\n",
+	"etc/protocols": "icmp 1\ntcp 6\nudp 17\ndccp 33\nesp 50\nah 51\nipv6-icmp 58\nsctp 132\nudplite 136\n",
 }
 
 func (img *initramfs) addSystem(dir string) error {
@@ -76,7 +78,8 @@ func (img *initramfs) addSystem(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "init"), []byte(img.script()), 0o755)
 }
 
-// addProgram copies a program of this machine, and the libraries that it loads.
+// addProgram copies a program of this machine, and the libraries that it loads. It
+// comes before busybox's own of that name.
 func addProgram(ctx context.Context, dir, program string) error {
 	loads, err := output(ctx, "", nil, "ldd", program)
 	if err != nil {
@@ -86,7 +89,8 @@ func addProgram(ctx context.Context, dir, program string) error {
 		if !filepath.IsAbs(word) {
 			continue
 		}
-		if err := copyFile(filepath.Join(dir, word), word, 0o755); err != nil {
+		err := copyFile(filepath.Join(dir, word), word, 0o755)
+		if err != nil && !errors.Is(err, fs.ErrExist) { // of another program
 			return err
 		}
 	}

@@ -13,7 +13,17 @@ import (
 )
 
 // tools are the paths of the programs that this one needs.
-type tools struct{ qemu, busybox, cpio, depmod, prlimit string }
+type tools struct {
+	qemu, busybox, cpio, depmod string
+
+	programs []string // that go into the machines
+}
+
+// programs are what tests compare with, or advise, by their packages. What loads
+// plugins, as iptables does, is left out.
+var programs = map[string]string{
+	"conntrack": "conntrack", "ip": "iproute2", "ipset": "ipset", "nft": "nftables", "prlimit": "util-linux", "ss": "iproute2", "traceroute": "traceroute",
+}
 
 var aptEnv = []string{"DEBIAN_FRONTEND=noninteractive"}
 
@@ -53,7 +63,6 @@ func lookTools() (t tools, missing []string) {
 		{&t.busybox, "busybox", "busybox-static", checkStatic},
 		{&t.cpio, "cpio", "cpio", nil},
 		{&t.depmod, "depmod", "kmod", nil},
-		{&t.prlimit, "prlimit", "util-linux", nil},
 	} {
 		path, err := lookProgram(need.program)
 		if err == nil && need.check != nil {
@@ -64,7 +73,15 @@ func lookTools() (t tools, missing []string) {
 		}
 		*need.path = path
 	}
-	return t, missing
+	for name, pkg := range programs {
+		path, err := lookProgram(name)
+		if err != nil {
+			missing = append(missing, pkg)
+		}
+		t.programs = append(t.programs, path)
+	}
+	slices.Sort(missing)
+	return t, slices.Compact(missing)
 }
 
 // lookProgram also looks where the PATH of ordinary users does not.
