@@ -19,10 +19,11 @@ type tools struct {
 	programs []string // that go into the machines
 }
 
-// programs are what tests compare with, or advise, by their packages. What loads
-// plugins, as iptables does, is left out.
+// programs are what tests compare with, or advise, by their packages, and a shell,
+// since that of busybox takes its own programs first. What loads plugins, as iptables
+// does, is left out.
 var programs = map[string]string{
-	"conntrack": "conntrack", "ip": "iproute2", "ipset": "ipset", "nft": "nftables", "prlimit": "util-linux", "ss": "iproute2", "traceroute": "traceroute",
+	"conntrack": "conntrack", "ip": "iproute2", "ipset": "ipset", "nft": "nftables", "prlimit": "util-linux", "sh": "dash", "ss": "iproute2", "traceroute": "traceroute",
 }
 
 var aptEnv = []string{"DEBIAN_FRONTEND=noninteractive"}
