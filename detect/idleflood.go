@@ -141,3 +141,35 @@ func (d *IdleFlood) finding(g *gathering, l *load, n idleness) Finding {
 	}
 	return f
 }
+
+// once leaves one of two findings that are of the same connections: that of PerSource
+// counts those that a source has in ESTABLISHED, that of IdleFlood too, and says that
+// they carry nothing. The surer one stays, and of equals the one that says more.
+func once(found []Finding) []Finding {
+	idle := make(map[string]Confidence) // by subject
+	for i := range found {
+		if f := &found[i]; f.Detector == (IdleFlood{}).Name() {
+			idle[f.Subject] = max(idle[f.Subject], f.Confidence)
+		}
+	}
+	if len(idle) == 0 {
+		return found
+	}
+	held := make(map[string]Confidence)
+	for i := range found {
+		if f := &found[i]; countsEstablished(f) {
+			held[f.Subject] = max(held[f.Subject], f.Confidence)
+		}
+	}
+	return slices.DeleteFunc(found, func(f Finding) bool {
+		if countsEstablished(&f) {
+			return idle[f.Subject] >= f.Confidence
+		}
+		return f.Detector == (IdleFlood{}).Name() && held[f.Subject] > f.Confidence
+	})
+}
+
+func countsEstablished(f *Finding) bool {
+	of := f.Evidence.Sockets
+	return f.Detector == (PerSource{}).Name() && len(of) > 0 && of[0].State == sockdiag.Established
+}

@@ -114,7 +114,7 @@ func (d *PerSource) findings(g *gathering) []Finding {
 		}
 		limit := d.limit(uint8(state))
 		for _, l := range g.offenders(of, limit) {
-			f := d.finding(g, state, &l, func(k sourceKey) bool { return g.has(&l, k) && of(k) })
+			f := d.finding(g, state, &l)
 			f.Limit, f.Evidence.Sockets = limit, g.evidence(&l, of)
 			if state != sockdiag.Established { // these may have begun long before
 				f.Since = g.host.begun(f.Evidence.Sockets)
@@ -125,7 +125,7 @@ func (d *PerSource) findings(g *gathering) []Finding {
 	return found
 }
 
-func (d *PerSource) finding(g *gathering, state sockdiag.State, l *load, of func(sourceKey) bool) Finding {
+func (d *PerSource) finding(g *gathering, state sockdiag.State, l *load) Finding {
 	f := g.offence("PerSource", l)
 	f.Cause = fmt.Sprintf("%s holds %d connections in %v, %s", g.who(l), l.count, state, g.where(l))
 	f.Cause += stateMeans[state]
@@ -134,7 +134,7 @@ func (d *PerSource) finding(g *gathering, state sockdiag.State, l *load, of func
 		f.Confidence = Possible
 		f.Fix = slices.Clone(stateFix[state]) // a ban does not close them
 	}
-	if r, ok := stateRemedies[state]; ok && g.passing(of) {
+	if r, ok := stateRemedies[state]; ok && g.passing(l.here) {
 		f.Fix = append(f.Fix, onServer)
 	} else if ok {
 		g.host.remedy(&f, r.why, r.setting)

@@ -189,6 +189,16 @@ func TestPerSourceFlows(t *testing.T) {
 			}
 		})
 	}
+	// A source, or a network, that this host serves too has its settings.
+	for name, sockets := range map[string][]sockdiag.Socket{
+		"203.0.113.5":    held(1, sockdiag.Established, "203.0.113.5"),
+		"203.0.113.0/24": held(40, sockdiag.Established, addresses(10, "203.0.113.%d")...),
+	} {
+		found := Find(Host{Now: now, Flows: flows(toRouter, 61), Sockets: append(sockets, listener443())}, PerSource{})
+		if len(found) != 1 || found[0].Subject != name || mentions(text(found[0].Fix), onServer) || !mentions(text(found[0].Fix), "sysctl") {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
 	if found := Find(Host{Flows: flows(toRouter, 60)}, PerSource{}); len(found) != 0 {
 		t.Errorf("one less: %v", found)
 	}

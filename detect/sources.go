@@ -235,6 +235,7 @@ type load struct {
 	most    uint64 // connections on port
 	port    uint16
 	ports   int
+	here    bool // some end at this host
 }
 
 func (l *load) add(n uint64, port uint16) {
@@ -260,18 +261,20 @@ func (g *gathering) totals(pass func(sourceKey) bool) map[source]uint64 {
 func (g *gathering) loads(pass func(sourceKey) bool, above uint64) map[source]*load {
 	totals, ports, all := g.totals(pass), make(map[sourceKey]uint64), make(map[source]*load)
 	for k, n := range g.counts.all() {
-		if totals[k.source] > above && pass(k) {
-			k.kind = 0
-			ports[k] += uint64(*n)
+		if totals[k.source] <= above || !pass(k) {
+			continue
 		}
-	}
-	for k, n := range ports {
 		l := all[k.source]
 		if l == nil {
 			l = &load{source: k.source}
 			all[k.source] = l
 		}
-		l.add(n, k.port)
+		l.here = l.here || k.kind&through == 0
+		k.kind = 0
+		ports[k] += uint64(*n)
+	}
+	for k, n := range ports {
+		all[k.source].add(n, k.port)
 	}
 	return all
 }
@@ -322,6 +325,7 @@ func (o *Sources) join(nets map[source]*load, s source, l *load, limit uint64) {
 		nets[w] = n
 	}
 	n.count += l.count
+	n.here = n.here || l.here
 	n.sources++
 	if l.count > limit {
 		n.over++
@@ -344,7 +348,8 @@ func (o *Sources) name(l *load) netip.Prefix {
 func (g *gathering) evidence(l *load, pass func(sourceKey) bool) []sockdiag.Socket {
 	var at []int
 	for k, i := range g.kept {
-		if g.has(l, k) && pass(k) {
+		same := k.source == l.source || l.sources > 0 && g.wide(k.source) == l.source
+		if same && pass(k) {
 			at = append(at, i)
 		}
 	}
@@ -356,24 +361,9 @@ func (g *gathering) evidence(l *load, pass func(sourceKey) bool) []sockdiag.Sock
 	return rows
 }
 
-// has reports whether a key is of the source or the network.
-func (g *gathering) has(l *load, k sourceKey) bool {
-	return k.source == l.source || l.sources > 0 && g.wide(k.source) == l.source
-}
-
-// passing reports that all connections of the keys only pass through this host, whose
-// own sockets were seen.
-func (g *gathering) passing(pass func(sourceKey) bool) bool {
-	if !g.sockets {
-		return false
-	}
-	for k := range g.counts.all() {
-		if k.kind&through == 0 && pass(k) {
-			return false
-		}
-	}
-	return true
-}
+// passing reports that connections only pass through this host: its own sockets were
+// seen, and here says that none ends at one.
+func (g *gathering) passing(here bool) bool { return g.sockets && !here }
 
 // onServer is what to do where connections only pass.
 const onServer = "look on the server: they only pass through this host, and the settings of TCP that help are the server's"

@@ -142,7 +142,7 @@ func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint6
 		Cause: fmt.Sprintf("%s: %d half-open connections (SYN_RECV) of %d sources, %s", subject, c.count, len(loads), c.verdict()),
 	}
 	d.name(&f, c, g.gathering)
-	d.advise(&f, g, pass)
+	d.advise(&f, g, c.here)
 	if old := g.totals(func(k sourceKey) bool { return pass(k) && k.of() == unanswered }); sumOf(maps.Values(old)) <= limit {
 		f.doubt("how long they have been half-open (ss -o): a busy service has many for an instant")
 	}
@@ -150,8 +150,8 @@ func (d *SynFlood) flood(g *halfOpenPass, pass func(sourceKey) bool, limit uint6
 }
 
 // advise adds what helps the listener.
-func (d *SynFlood) advise(f *Finding, g *halfOpenPass, pass func(sourceKey) bool) {
-	if g.passing(pass) {
+func (d *SynFlood) advise(f *Finding, g *halfOpenPass, here bool) {
+	if g.passing(here) {
 		f.Fix = append(f.Fix, onServer)
 		return
 	}
@@ -181,12 +181,14 @@ type headcount struct {
 	count, lone uint64 // connections, and those whose source has no other
 	sources     uint64
 	top         load
+	here        bool // some end at this host
 }
 
 func countHeads(all map[source]*load) (c headcount) {
 	for _, l := range all {
 		c.count += l.count
 		c.sources++
+		c.here = c.here || l.here
 		if l.count == 1 {
 			c.lone++
 		}

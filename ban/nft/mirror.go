@@ -11,9 +11,9 @@ import (
 	"github.com/connsleuth/connsleuth/ban"
 )
 
-// mirror is the bans put in force here, and those found at Open, or among many later. Each part of a
-// call writes its own before it makes them, and takes out those that it could not
-// make.
+// mirror is the bans put in force here, and those found at Open, or among many later.
+// Each part of a call writes its own before it makes them, and takes out those that it
+// could not make.
 //
 // It has no pointers, so that the garbage collector need not look at each of many,
 // and is small: most of what a ban takes outside the kernel is to find its place

@@ -267,9 +267,13 @@ func (b *Backend) missing(ctx context.Context) error {
 	}
 	soon := time.Now().Add(lag)
 	var lost []string
-	n := 0
+	n, all := 0, 0
 	for p, m := range b.mirror.all() {
-		if _, is := there.get(p); is || m.at == foreign || m.over(soon) {
+		if m.at == foreign {
+			continue
+		}
+		all++
+		if _, is := there.get(p); is || m.over(soon) {
 			continue
 		}
 		if n++; n <= 3 {
@@ -280,5 +284,5 @@ func (b *Backend) missing(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("nft: %s: %w: %d of %d bans were lifted by somebody else, such as %s", b.object(""), ban.ErrNotEnforcing,
-		n, b.mirror.size(), strings.Join(lost, ", "))
+		n, all, strings.Join(lost, ", "))
 }

@@ -37,6 +37,12 @@ func (s scene) refuse(e Evidence, d time.Duration) {
 	s.lookAll(d)
 }
 
+// refuseConfirmed does so with a packet of which this host told.
+func (s scene) refuseConfirmed(e Evidence) {
+	s.refuse(e, 0)
+	s.confirmed(e)
+}
+
 // lookAll gives the flows that are to be looked up what their evidence holds.
 func (s scene) lookAll(d time.Duration) {
 	for _, r := range s.toLook(1 << 20) {

@@ -225,16 +225,14 @@ func TestFlowsEnded(t *testing.T) {
 	data := seen{packet: "in PSH|ACK", how: Logged, state: New, entry: "-", socket: "ESTABLISHED"}.evidence(t, same)
 	end := Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, expired)}, At: now}
 	s := newScene(t, 10)
-	s.refuse(data, 0)
-	s.confirmed(data)
+	s.refuseConfirmed(data)
 	s.tells(wait / 2)
 	s.addEnded(&end)
 	s.tells(wait/2, "entry-expired, certain, 1")
 
 	answer := seen{packet: "in udp 53 40000", how: Logged, state: New, entry: "-", listen: "-"}.evidence(t, same)
 	s = newScene(t, 10)
-	s.refuse(answer, 0)
-	s.confirmed(answer)
+	s.refuseConfirmed(answer)
 	s.tells(wait / 2)
 	s.addEnded(&Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, question)}, At: now})
 	s.tells(wait/2, "late-answer, certain, 1")
@@ -258,8 +256,7 @@ func TestFlowsRecounted(t *testing.T) {
 	data := seen{packet: "in PSH|ACK", how: Logged, state: New, entry: "-", socket: "CLOSE_WAIT"}.evidence(t, same)
 	end := Ended{Event: conntrack.Event{Type: conntrack.EventDestroy, Flow: flow(t, closes)}, At: now}
 	s := newScene(t, 10)
-	s.refuse(data, 0)
-	s.confirmed(data)
+	s.refuseConfirmed(data)
 	data.Counters = Found(Counters{Window: time.Second, Conntrack: conntrack.Stats{EarlyDrop: 3}})
 	s.evidence[keyOf(&data.Packet.Value)] = data
 	s.addEnded(&end) // which has it looked up again
